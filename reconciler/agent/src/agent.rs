@@ -1,0 +1,208 @@
+//! The node agent: everything that its tasks share, and how it starts and stops.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use netlink::Kernel;
+use schemas::wire;
+use store::Store;
+use tokio::sync::watch;
+
+use crate::catalogue::Catalogue;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::node::NodeState;
+use crate::worker::Workers;
+use crate::{events, http, manifests, server, spool};
+
+/// How an agent is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where store, spool and conflists are.
+    pub state_dir: PathBuf,
+    /// Where the plugins ask.
+    pub socket: PathBuf,
+    /// This node's name.
+    pub node_name: String,
+    /// Where the declared objects are.
+    pub manifests: PathBuf,
+    /// Where metrics and health are served.
+    pub http: std::net::SocketAddr,
+}
+
+impl Config {
+    /// Where withdrawals wait that were written while the agent was away.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.state_dir.join(wire::SPOOL_DIR)
+    }
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory cannot be made or used.
+    #[error("cannot use {path}: {source}; it must be a directory that the agent may write")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] store::OpenError),
+    /// The store.
+    #[error(transparent)]
+    Read(#[from] store::ReadError),
+    /// The kernel.
+    #[error("netlink is not available: {0}; the agent needs CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    Kernel(String),
+    /// A socket or port.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(String, std::io::Error),
+}
+
+/// What the agent's tasks share.
+pub struct Agent {
+    /// Its setting.
+    pub config: Config,
+    /// Who has what.
+    pub ledger: Ledger,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The node's own state.
+    pub node: NodeState,
+    /// Who reconciles which sandbox.
+    pub workers: Workers,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Records that could not be used.
+    pub record_faults: Vec<String>,
+    catalogue: RwLock<Arc<Catalogue>>,
+    has_catalogue: AtomicBool,
+    stop: watch::Sender<bool>,
+}
+
+impl Agent {
+    /// What is declared now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Every input has been read once, so what nobody wants may be deleted.
+    pub fn has_synced(&self) -> bool {
+        self.has_catalogue.load(Ordering::Acquire) && self.node.has_facts()
+    }
+
+    /// Takes over what is declared; sandboxes whose plan changes by it are reconciled.
+    pub fn declare(self: &Arc<Self>, catalogue: Catalogue) {
+        self.ledger.declare(&catalogue);
+        for fault in &catalogue.faults {
+            tracing::warn!(%fault, "declared objects are in conflict");
+        }
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+        let is_first = !self.has_catalogue.swap(true, Ordering::AcqRel);
+        if is_first { self.mark_all() } else { self.mark_replanned() }
+    }
+
+    /// Completes when the agent is to stop.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stop = self.stop.subscribe();
+        async move {
+            // The sender lives as long as the agent; when it is gone the agent is.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    }
+
+    /// Whether the agent is stopping.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// Runs an agent until it is told to stop (SIGTERM or SIGINT).
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    prepare(&config)?;
+    let kernel = Kernel::new().map_err(|error| StartError::Kernel(error.to_string()))?;
+    let boot_id = kernel.boot_id().to_owned();
+    let store_dir = config.state_dir.join("store");
+    let node_name = config.node_name.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&store_dir, &node_name, &boot_id)).await;
+    let store = opened.map_err(|error| StartError::Kernel(error.to_string()))??;
+    let (ledger, record_faults) = Ledger::load(store)?;
+    for fault in &record_faults {
+        tracing::error!(%fault, "a record of the store is not used");
+    }
+    let (stop, _) = watch::channel(false);
+    let agent = Arc::new(Agent {
+        ledger,
+        kernel,
+        node: NodeState::default(),
+        workers: Workers::default(),
+        metrics: Metrics::default(),
+        record_faults,
+        catalogue: RwLock::default(),
+        has_catalogue: AtomicBool::new(false),
+        stop,
+        config,
+    });
+    // Listening comes first: events between the first observation and the first event read would be lost.
+    let mut tasks = tokio::task::JoinSet::new();
+    events::start(&agent, &mut tasks);
+    crate::node::start(&agent, &mut tasks);
+    manifests::start(&agent, &mut tasks).await;
+    spool::start(&agent, &mut tasks).await?;
+    http::start(&agent, &mut tasks).await?;
+    server::start(&agent, &mut tasks).await?;
+    tracing::info!(
+        node = agent.config.node_name,
+        sandboxes = agent.ledger.sandboxes().len(),
+        allocated = agent.ledger.allocated(),
+        "agent started"
+    );
+    wait_for_signal().await;
+    tracing::info!("stopping: answering what has been asked");
+    agent.stop.send_replace(true);
+    let drained = tokio::time::timeout(Duration::from_secs(10), async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task ended badly");
+            }
+        }
+        agent.workers.drain().await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("stopped with work left: it is taken up at the next start");
+    }
+    Ok(())
+}
+
+fn prepare(config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut directories = vec![config.state_dir.clone(), config.spool_dir()];
+    directories.extend(config.socket.parent().map(PathBuf::from));
+    for path in directories {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|source| StartError::Directory { path, source })?;
+    }
+    Ok(())
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        (terminate, interrupt) => {
+            let error = terminate.err().or(interrupt.err()).map(|error| error.to_string()).unwrap_or_default();
+            tracing::error!(error, "signals cannot be received: only SIGKILL ends this agent");
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! ADD as IPAM: addresses for an attachment, in one durable transaction, without kernel or API server.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use schemas::cni::error::CniError;
+use schemas::cni::netconf::SpiderpoolIpam;
+use schemas::cni::result::{CniResult, ResultIp, ResultRoute};
+use schemas::intent::{Allocation, AllocationState, AssignedAddress, Attachment, RouteIntent};
+use schemas::wire::{AllocateCall, Answer, Place};
+use store::CommitError;
+use tokio::time::Instant;
+
+use super::{place, wait};
+use crate::agent::Agent;
+use crate::catalogue::Catalogue;
+use crate::ledger::{SandboxRecords, Update};
+use crate::selection::{self, Candidates, Selection};
+use crate::worker::Cause;
+
+/// How long an exhausted pool is waited for when addresses of it are on their way back.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What an attachment gets from our pools.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Given {
+    pub(super) addresses: Vec<AssignedAddress>,
+    pub(super) routes: Vec<RouteIntent>,
+}
+
+/// Answers ADD of `spiderpool`.
+pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: Instant) -> Result<Answer, CniError> {
+    let netns = place::identify(agent, &call.place).await?;
+    loop {
+        let turn = agent.ledger.lock(&call.place.key.container).await;
+        let mut records = place::records(agent, &call.place.key.container, &netns);
+        if let Some(result) = retry(agent, &call.place, &records, &netns) {
+            return Ok(Answer::Result(result));
+        }
+        let given = match choose(agent, &call.place, &call.ipam) {
+            Ok(given) => given,
+            Err(refusal) => {
+                drop(turn);
+                refusal.wait(agent, deadline).await?;
+                continue;
+            }
+        };
+        let attachment = attachment(&mut records, &call.place, &given);
+        let result = result(&given);
+        let update = update(&records, attachment, &given);
+        match agent.ledger.commit(&call.place.key.container, update).await {
+            Ok(()) => {
+                agent.mark(&call.place.key.container, Cause::Intent);
+                return Ok(Answer::Result(result));
+            }
+            // The store knows better whose the address is: another is taken.
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(wait::not_recorded(&error)),
+        }
+    }
+}
+
+/// The answer of an ADD that is asked again.
+fn retry(
+    agent: &Agent,
+    place: &Place,
+    records: &SandboxRecords,
+    netns: &schemas::intent::NetnsIdentity,
+) -> Option<CniResult> {
+    let known = records.attachments.get(&place.key.ifname).filter(|known| known.allocated && !known.closing)?;
+    let published = agent.ledger.sandbox(&place.key.container)?;
+    (published.sandbox.netns.as_ref() == Some(netns))
+        .then(|| result(&Given { addresses: known.addresses.clone(), routes: known.routes.clone() }))
+}
+
+/// The store has the address as another's.
+pub(super) fn is_taken(error: &CommitError) -> bool {
+    matches!(error, CommitError::AddressTaken { .. } | CommitError::UnreadableAllocation { .. })
+}
+
+/// Why no address was found, and whether waiting may help.
+pub(super) struct Refusal {
+    error: CniError,
+    may_come_back: bool,
+}
+
+impl Refusal {
+    /// Waits for an address to come back.
+    ///
+    /// # Errors
+    /// When none is on its way, or none came in time.
+    pub(super) async fn wait(self, agent: &Agent, deadline: Instant) -> Result<(), CniError> {
+        if !self.may_come_back {
+            return Err(self.error);
+        }
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let released = agent.ledger.released();
+        tokio::time::timeout_at(until, released).await.map_err(|_| self.error)
+    }
+}
+
+/// Reserves an address of every family that is asked for: all or none.
+pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Result<Given, Refusal> {
+    let refuse = |error: CniError| Refusal { error, may_come_back: false };
+    if !agent.has_synced() {
+        let text = "the agent has not read its pools yet: try again";
+        return Err(refuse(CniError::new(CniError::TRY_AGAIN, text)));
+    }
+    let known = agent.ledger.sandbox(&place.key.container);
+    let known = known.as_ref().and_then(|records| records.attachments.get(&place.key.ifname));
+    if let Some(known) = known.filter(|known| !known.addresses.is_empty()) {
+        // DEL has come, or not, and the same attachment is added again before its addresses went back: it keeps them.
+        let owns = |assigned: &AssignedAddress| agent.ledger.is_owner(assigned.address.ip(), &place.key);
+        if known.addresses.iter().all(owns) {
+            return Ok(Given { addresses: known.addresses.clone(), routes: known.routes.clone() });
+        }
+    }
+    let catalogue = agent.catalogue();
+    let request = selection::Request {
+        pod: &place.pod,
+        ifname: &place.key.ifname,
+        network: &place.network,
+        ipam,
+        node: &agent.config.node_name,
+    };
+    let selection = selection::select(&catalogue, request)
+        .map_err(|error| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string())))?;
+    let mut given = Given::default();
+    for candidates in &selection.families {
+        let Some((pool, address)) = reserve(agent, candidates) else {
+            given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
+            return Err(exhausted(agent, place, candidates));
+        };
+        if let Err(error) = assign(&catalogue, place, &selection, &pool, address, &mut given) {
+            given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
+            agent.ledger.unreserve(address);
+            return Err(refuse(error));
+        }
+    }
+    Ok(given)
+}
+
+fn reserve(agent: &Agent, candidates: &Candidates) -> Option<(String, IpAddr)> {
+    candidates.pools.iter().find_map(|pool| Some((pool.clone(), agent.ledger.reserve(pool)?)))
+}
+
+fn assign(
+    catalogue: &Catalogue,
+    place: &Place,
+    selection: &Selection,
+    pool_name: &str,
+    address: IpAddr,
+    given: &mut Given,
+) -> Result<(), CniError> {
+    let gone = || CniError::new(CniError::TRY_AGAIN, format!("SpiderIPPool {pool_name} has changed meanwhile"));
+    let pool = catalogue.pools.get(pool_name).ok_or_else(gone)?;
+    let subnet = pool.ranges.subnet;
+    let address = IpNetwork::new(address, subnet.prefix()).map_err(|_| gone())?;
+    given.routes.extend(pool.ranges.routes.iter().map(|(dst, gw)| RouteIntent { dst: *dst, gateway: Some(*gw) }));
+    let annotated = selection::annotated_routes(catalogue, &place.pod, subnet);
+    given.routes.extend(annotated.map_err(|error| CniError::new(CniError::INVALID_CONFIG, error.to_string()))?);
+    if let (Some(gateway), false) = (pool.ranges.gateway, selection.clean_gateway) {
+        given.routes.push(RouteIntent { dst: default_of(gateway), gateway: Some(gateway) });
+    }
+    given.addresses.push(AssignedAddress { address, gateway: pool.ranges.gateway, pool: pool_name.to_owned() });
+    Ok(())
+}
+
+fn default_of(gateway: IpAddr) -> IpNetwork {
+    let (any, length) = match gateway {
+        IpAddr::V4(_) => (IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+        IpAddr::V6(_) => (IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0),
+    };
+    IpNetwork::new(any, length).expect("a prefix length of 0 is valid in both families")
+}
+
+fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
+    let mut may_come_back = false;
+    let numbers: Vec<String> = candidates
+        .pools
+        .iter()
+        .map(|pool| {
+            let counts = agent.ledger.counts(pool).unwrap_or_default();
+            may_come_back |= counts.releasing > 0;
+            format!("pool {pool}: {} of {} used, {} on their way back", counts.used, counts.total, counts.releasing)
+        })
+        .chain(candidates.rejected.iter().map(|(pool, reason)| format!("pool {pool}: {reason}")))
+        .collect();
+    let error = CniError::new(
+        CniError::TRY_AGAIN,
+        format!(
+            "all IP addresses used out: failed to allocate any IPv{} IP address to NIC {} from IPPools [{}]: {}",
+            candidates.version,
+            place.key.ifname,
+            candidates.pools.join(" "),
+            numbers.join("; ")
+        ),
+    );
+    Refusal { error, may_come_back }
+}
+
+/// The attachment with these addresses, in the sandbox's next generation.
+pub(super) fn attachment(records: &mut SandboxRecords, place: &Place, given: &Given) -> Attachment {
+    let ordinal =
+        records.attachments.get(&place.key.ifname).map_or_else(|| records.free_ordinal(), |known| known.ordinal);
+    let known = records.attachments.get(&place.key.ifname);
+    let attachment = Attachment {
+        key: place.key.clone(),
+        network: place.network.clone(),
+        pod: place.pod.clone(),
+        ordinal,
+        generation: records.sandbox.generation,
+        addresses: given.addresses.clone(),
+        routes: given.routes.clone(),
+        allocated: true,
+        link: known.and_then(|known| known.link.clone()),
+        link_wanted: known.is_some_and(|known| known.link_wanted),
+        foreign_link: known.and_then(|known| known.foreign_link),
+        coordinate: known.and_then(|known| known.coordinate.clone()),
+        closing: false,
+    };
+    records.attachments.insert(place.key.ifname.clone(), attachment.clone());
+    attachment
+}
+
+/// One transaction: attachment and allocations together.
+pub(super) fn update(records: &SandboxRecords, attachment: Attachment, given: &Given) -> Update {
+    let allocations = given
+        .addresses
+        .iter()
+        .filter(|assigned| !assigned.pool.is_empty())
+        .map(|assigned| Allocation {
+            address: assigned.address.ip(),
+            pool: assigned.pool.clone(),
+            owner: attachment.key.clone(),
+            state: AllocationState::Held,
+        })
+        .collect();
+    Update { sandbox: Some(records.sandbox.clone()), put: vec![attachment], allocations, ..Update::default() }
+}
+
+/// As an IPAM plugin's result.
+pub(super) fn result(given: &Given) -> CniResult {
+    CniResult {
+        ips: given
+            .addresses
+            .iter()
+            .map(|assigned| ResultIp { address: assigned.address, gateway: assigned.gateway, interface: None })
+            .collect(),
+        routes: given
+            .routes
+            .iter()
+            .map(|route| ResultRoute {
+                dst: route.dst,
+                gw: route.gateway,
+                mtu: None,
+                advmss: None,
+                priority: None,
+                table: None,
+                scope: None,
+            })
+            .collect(),
+        ..CniResult::default()
+    }
+}

@@ -1,0 +1,114 @@
+//! Desired against observed: CHECK, `dragline check`, `dragline plan`.
+
+use std::sync::Arc;
+
+use plan::{Desired, Prune, diff};
+use schemas::cni::error::CniError;
+use schemas::wire::{Answer, Difference, Part, PodPlan, PodQuery, VerifyCall};
+
+use crate::agent::Agent;
+use crate::ledger::SandboxRecords;
+use crate::{node, pass};
+
+/// Answers CHECK.
+pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall) -> Result<Answer, CniError> {
+    let unknown = || {
+        CniError::new(
+            CniError::UNKNOWN_CONTAINER,
+            format!("attachment {} is not known: it was never added, or has been deleted", call.place.key),
+        )
+    };
+    let records = agent.ledger.sandbox(&call.place.key.container).ok_or_else(unknown)?;
+    let attachment = records.attachments.get(&call.place.key.ifname).ok_or_else(unknown)?;
+    let is_there = match call.part {
+        Part::Addresses => attachment.allocated,
+        Part::Link => attachment.link_wanted,
+        Part::Routes => attachment.coordinate.is_some(),
+    };
+    if !is_there {
+        return Err(unknown());
+    }
+    of_sandbox(agent, records).await.map(Answer::Differences)
+}
+
+/// Answers `dragline check`.
+pub(super) async fn differences(agent: &Arc<Agent>, query: PodQuery) -> Result<Answer, CniError> {
+    let mut found = Vec::new();
+    for records in selected(agent, &query) {
+        found.extend(of_sandbox(agent, records).await?);
+    }
+    if query.pod.is_none() && query.namespace.is_none() {
+        let owned = Arc::clone(agent);
+        let joined = tokio::task::spawn_blocking(move || node::differences(&owned)).await;
+        let steps = joined.map_err(|error| error.to_string()).and_then(|steps| steps);
+        let steps = steps.map_err(|error| CniError::new(CniError::FAILED, format!("the node: {error}")))?;
+        found.extend(steps.into_iter().map(|step| Difference { place: "node".into(), step }));
+    }
+    found.sort();
+    found.dedup();
+    Ok(Answer::Differences(found))
+}
+
+/// Answers `dragline plan`.
+pub(super) async fn plans(agent: &Arc<Agent>, query: PodQuery) -> Result<Answer, CniError> {
+    let mut plans = Vec::new();
+    for records in selected(agent, &query) {
+        let wanted = pass::plan_of(agent, &records);
+        plans.push(PodPlan {
+            pod: pod_name(&records),
+            container: records.sandbox.container.clone(),
+            netns: records.sandbox.netns.as_ref().map(|netns| netns.path.clone()).unwrap_or_default(),
+            wanted: wanted.pod.commands(),
+            wanted_on_node: wanted.node.commands(),
+            changes: of_sandbox(agent, records).await?.into_iter().map(|difference| difference.step).collect(),
+        });
+    }
+    Ok(Answer::Plans(plans))
+}
+
+/// The sandboxes that a question is about, by container ID.
+pub(super) fn selected(agent: &Agent, query: &PodQuery) -> Vec<Arc<SandboxRecords>> {
+    let is_asked = |records: &Arc<SandboxRecords>| {
+        let pods: Vec<_> = records.attachments.values().map(|attachment| &attachment.pod).collect();
+        let by_name = query
+            .pod
+            .as_deref()
+            .is_none_or(|name| records.sandbox.container.as_str() == name || pods.iter().any(|pod| pod.name == name));
+        let by_namespace =
+            query.namespace.as_deref().is_none_or(|namespace| pods.iter().any(|pod| pod.namespace == namespace));
+        by_name && by_namespace
+    };
+    agent.ledger.sandboxes().into_iter().filter(is_asked).collect()
+}
+
+/// `namespace/name`, or the container ID where the runtime named no pod.
+pub fn pod_name(records: &SandboxRecords) -> String {
+    let named = records.attachments.values().map(|attachment| &attachment.pod).find(|pod| pod.is_named());
+    named.map_or_else(|| records.sandbox.container.to_string(), ToString::to_string)
+}
+
+async fn of_sandbox(agent: &Arc<Agent>, records: Arc<SandboxRecords>) -> Result<Vec<Difference>, CniError> {
+    let place = pod_name(&records);
+    let Some(netns) = records.sandbox.netns.clone() else { return Ok(Vec::new()) };
+    let wanted = pass::plan_of(agent, &records);
+    let owned = Arc::clone(agent);
+    let joined = tokio::task::spawn_blocking(move || -> Result<Vec<String>, String> {
+        let sysctls: Vec<String> = wanted.pod.sysctls.keys().cloned().collect();
+        let mut pass = owned.kernel.pass(&netns).map_err(|error| error.to_string())?;
+        let pod = pass.observe(&sysctls).map_err(|error| error.to_string())?;
+        let node = node::observe(&owned, &wanted.node)?;
+        let mut texts = texts(&wanted.pod, &pod, Prune::Yes);
+        texts.extend(self::texts(&wanted.node, &node, Prune::No));
+        Ok(texts)
+    })
+    .await;
+    let steps = joined
+        .map_err(|error| CniError::new(CniError::FAILED, error.to_string()))?
+        .map_err(|error| CniError::new(CniError::FAILED, format!("{place}: {error}")))?;
+    Ok(steps.into_iter().map(|step| Difference { place: place.clone(), step }).collect())
+}
+
+fn texts(wanted: &Desired, observed: &plan::Observed, prune: Prune) -> Vec<String> {
+    let found = diff(wanted, observed, prune);
+    found.steps.iter().map(ToString::to_string).chain(found.blocked).collect()
+}

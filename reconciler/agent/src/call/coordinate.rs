@@ -1,0 +1,213 @@
+//! ADD as coordinator: the routing intent, together with the baseline that the default CNI had set up.
+
+use std::sync::Arc;
+
+use plan::tables::MAIN;
+use plan::{LinkKind, Observed, RouteKind, ownership};
+use schemas::cni::error::CniError;
+use schemas::cni::result::CniResult;
+use schemas::intent::{
+    AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorMode, CoordinatorSettings,
+    HostPeer, LinkIdentity, RouteIntent,
+};
+use schemas::name::IfName;
+use schemas::wire::{Answer, CoordinateCall};
+use tokio::time::Instant;
+
+use super::{place, wait};
+use crate::agent::Agent;
+use crate::ledger::{SandboxRecords, Update};
+use crate::{readiness, selection};
+
+/// The default CNI's interface unless the network configuration names another.
+const DEFAULT_CNI_NIC: &str = "eth0";
+/// The link by which the original's underlay mode reaches the node.
+const UNDERLAY_LINK: &str = "veth0";
+
+/// Answers ADD of `coordinator`.
+pub(super) async fn coordinate(
+    agent: &Arc<Agent>,
+    call: CoordinateCall,
+    deadline: Instant,
+) -> Result<Answer, CniError> {
+    let overrides = call.conf.overrides()?;
+    let cluster = readiness::coordinator(agent).map_err(|reason| CniError::new(CniError::TRY_AGAIN, reason))?;
+    let mode = overrides.mode.unwrap_or(cluster.mode);
+    if mode == CoordinatorMode::Disabled {
+        return Ok(Answer::Done);
+    }
+    let netns = place::identify(agent, &call.place).await?;
+    let pod = place::observe(agent, &netns).await?;
+    let container = call.place.key.container.clone();
+    let default_nic = overrides.default_cni_nic.as_ref().map_or(DEFAULT_CNI_NIC, IfName::as_str).to_owned();
+    check_mode(mode, &call.place.key.ifname, &default_nic, &pod)?;
+    // The other end of the pod's interface is looked for on the node as it is now.
+    agent.node.passed().await;
+    let turn = agent.ledger.lock(&container).await;
+    let mut records = place::records(agent, &container, &netns);
+    if records.sandbox.baseline.is_none() {
+        records.sandbox.baseline = Some(baseline(&default_nic, &pod, &agent.node.observed())?);
+    }
+    let catalogue = agent.catalogue();
+    let annotated_default_nic = selection::pod_marks(&catalogue, &call.place.pod)
+        .and_then(|marks| marks.annotations.get(selection::ANNOTATION_DEFAULT_NIC).cloned());
+    let intent = CoordinateIntent { conf: overrides, annotated_default_nic, cluster };
+    check_table(&intent.cluster, &intent)?;
+    let attachment = attachment(&records, &call, intent, &pod)?;
+    let repeated = agent.ledger.sandbox(&container).filter(|found| found.is_repeated_by(&records.sandbox, &attachment));
+    let generation = match repeated {
+        Some(published) => published.sandbox.generation,
+        None => {
+            let update = Update { sandbox: Some(records.sandbox.clone()), put: vec![attachment], ..Update::default() };
+            agent.ledger.commit(&container, update).await.map_err(|error| wait::not_recorded(&error))?;
+            records.sandbox.generation
+        }
+    };
+    drop(turn);
+    wait::converged(agent, &container, generation, deadline).await?;
+    Ok(Answer::Done)
+}
+
+/// What ../spec/coordinator.md 3 checks of mode and interface, as far as overlay goes.
+fn check_mode(mode: CoordinatorMode, ifname: &IfName, default_nic: &str, pod: &Observed) -> Result<(), CniError> {
+    let refuse = |text: String| Err(CniError::new(CniError::INVALID_CONFIG, text));
+    let is_first = ifname.as_str() == default_nic;
+    let has_underlay_link = pod.link(UNDERLAY_LINK).is_some();
+    match mode {
+        CoordinatorMode::Disabled => Ok(()),
+        CoordinatorMode::Auto if !is_first && !has_underlay_link => Ok(()),
+        CoordinatorMode::Auto | CoordinatorMode::Underlay => refuse(format!(
+            "mode underlay (for {ifname}) is not supported by this version: attach the default CNI's {default_nic} first \
+             and use mode overlay"
+        )),
+        CoordinatorMode::Overlay if is_first => refuse(format!(
+            "when creating interface {ifname} in overlay mode, it detects that the current interface is first interface \
+             named {default_nic}, this plugin should not work for it. please modify in the CNI configuration"
+        )),
+        CoordinatorMode::Overlay if has_underlay_link => refuse(format!(
+            "when creating interface {ifname} in overlay mode, it detects the link {UNDERLAY_LINK} of underlay mode in the \
+             pod. please modify in the CNI configuration"
+        )),
+        CoordinatorMode::Overlay => Ok(()),
+    }
+}
+
+fn check_table(cluster: &CoordinatorSettings, intent: &CoordinateIntent) -> Result<(), CniError> {
+    let table = intent.conf.host_rule_table.unwrap_or(cluster.host_rule_table);
+    if plan::NodeFacts::is_valid_rule_table(table) {
+        Ok(())
+    } else {
+        let text =
+            format!("hostRuleTable {table} is the kernel's own or the pods' table 100: choose another, such as 500");
+        Err(CniError::new(CniError::INVALID_CONFIG, text))
+    }
+}
+
+/// What the default CNI set up.
+fn baseline(nic: &str, pod: &Observed, node: &Observed) -> Result<Baseline, CniError> {
+    let missing = |text: String| CniError::new(CniError::INVALID_CONFIG, text);
+    let link = pod.link(nic).ok_or_else(|| {
+        missing(format!("the pod has no {nic}: in overlay mode the default CNI's interface must be there first"))
+    })?;
+    let mac = link.mac.ok_or_else(|| missing(format!("the pod's {nic} has no hardware address")))?;
+    let is_routed = |address: &&plan::Address| match address.address.ip() {
+        std::net::IpAddr::V4(ip) => !ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    };
+    let addresses = pod.addresses.iter().filter(|address| address.dev == nic).filter(is_routed);
+    let routes = pod.routes.iter().filter(|route| {
+        route.table == MAIN
+            && route.dev.as_deref() == Some(nic)
+            && route.kind == RouteKind::Unicast
+            && route.dst.is_ipv4()
+            && !ownership::is_our_route(route)
+    });
+    Ok(Baseline {
+        nic: link.name.parse().map_err(|error| missing(format!("the pod's {nic}: {error}")))?,
+        index: link.index,
+        mac,
+        addresses: addresses.map(|address| address.address).collect(),
+        routes: routes
+            .map(|route| BaselineRoute {
+                dst: route.dst,
+                gateway: route.gateway,
+                src: route.src,
+                scope: route.scope.0,
+                metric: route.metric,
+                onlink: route.onlink,
+                protocol: route.protocol,
+            })
+            .collect(),
+        peer: peer(link, node),
+    })
+}
+
+/// The node's end of the pod's interface: each names the other's index.
+fn peer(link: &plan::Link, node: &Observed) -> Option<HostPeer> {
+    if link.kind != LinkKind::Veth {
+        return None;
+    }
+    let found = node.links.iter().find(|other| {
+        Some(other.index) == link.lower && other.lower == Some(link.index) && other.kind == LinkKind::Veth
+    })?;
+    Some(HostPeer { name: found.name.parse().ok()?, index: found.index, mac: found.mac? })
+}
+
+/// The attachment with its routing: addresses from our own record, else from prevResult.
+fn attachment(
+    records: &SandboxRecords,
+    call: &CoordinateCall,
+    intent: CoordinateIntent,
+    pod: &Observed,
+) -> Result<Attachment, CniError> {
+    let ifname = &call.place.key.ifname;
+    let known = records.attachments.get(ifname).filter(|known| !known.closing).cloned();
+    let mut attachment = known.unwrap_or_else(|| Attachment {
+        key: call.place.key.clone(),
+        network: call.place.network.clone(),
+        pod: call.place.pod.clone(),
+        ordinal: records.attachments.get(ifname).map_or_else(|| records.free_ordinal(), |known| known.ordinal),
+        generation: 0,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        allocated: false,
+        link: None,
+        link_wanted: false,
+        foreign_link: None,
+        coordinate: None,
+        closing: false,
+    });
+    if !attachment.allocated && !attachment.link_wanted {
+        attachment.addresses = addresses(&call.prev_result, ifname);
+        attachment.routes = routes(&call.prev_result);
+    }
+    if attachment.addresses.is_empty() {
+        let text = format!("no usable IP addresses on {:?}: prevResult and our IPAM have none for it", ifname.as_str());
+        return Err(CniError::new(CniError::INVALID_CONFIG, text));
+    }
+    if !attachment.link_wanted {
+        let link = pod.link(ifname.as_str()).ok_or_else(|| {
+            CniError::new(CniError::INVALID_CONFIG, format!("the pod has no {ifname}: the main plugin must come first"))
+        })?;
+        attachment.foreign_link = link.mac.map(|mac| LinkIdentity { index: link.index, mac });
+    }
+    attachment.coordinate = Some(intent);
+    attachment.generation = records.sandbox.generation;
+    Ok(attachment)
+}
+
+/// The addresses of prevResult that are this interface's, or nobody's.
+fn addresses(result: &CniResult, ifname: &IfName) -> Vec<AssignedAddress> {
+    let is_own = |interface: Option<usize>| match interface.and_then(|index| result.interfaces.get(index)) {
+        Some(interface) => interface.name == ifname.as_str() && !interface.sandbox.is_empty(),
+        None => true,
+    };
+    let own = result.ips.iter().filter(|ip| is_own(ip.interface));
+    own.map(|ip| AssignedAddress { address: ip.address, gateway: ip.gateway, pool: String::new() }).collect()
+}
+
+fn routes(result: &CniResult) -> Vec<RouteIntent> {
+    // Routes of other tables (CNI 1.1.0) are the other plugin's own affair.
+    let in_main = result.routes.iter().filter(|route| route.table.is_none_or(|table| table == MAIN));
+    in_main.map(|route| RouteIntent { dst: route.dst, gateway: route.gw }).collect()
+}

@@ -1,0 +1,66 @@
+//! What is asked over the socket. A call records what is wanted; the reconciler does it.
+
+mod allocate;
+mod attach;
+mod check;
+mod collect;
+mod coordinate;
+mod place;
+mod wait;
+pub mod withdraw;
+
+pub use check::pod_name;
+
+use std::sync::Arc;
+
+use schemas::cni::error::CniError;
+use schemas::wire::{Answer, Call, ReadyCall};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::{readiness, report};
+
+/// Answers a call. What it has begun to record is recorded whether or not the asker still waits.
+pub async fn answer(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Answer {
+    agent.metrics.calls.inc();
+    let owned = Arc::clone(agent);
+    // In a task of its own: an asker that goes away does not stop a change half-way.
+    let answered = tokio::spawn(async move { dispatch(&owned, call, deadline).await }).await;
+    let answer = answered.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call ended badly");
+        Err(CniError::new(CniError::FAILED, format!("the agent failed inside: {error}; see its log")))
+    });
+    answer.unwrap_or_else(|error| {
+        agent.metrics.call_errors.inc();
+        tracing::warn!(code = error.code, %error, "a call is refused");
+        Answer::Error(error)
+    })
+}
+
+async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<Answer, CniError> {
+    match call {
+        Call::Allocate(call) => allocate::allocate(agent, call, deadline).await,
+        Call::Attach(call) => attach::attach(agent, call, deadline).await,
+        Call::Coordinate(call) => coordinate::coordinate(agent, call, deadline).await,
+        Call::Withdraw(withdrawal) => {
+            withdraw::withdraw(agent, &withdrawal).await.map_err(|error| wait::not_recorded(&error))?;
+            Ok(Answer::Done)
+        }
+        Call::Verify(call) => check::verify(agent, call).await,
+        Call::Collect(call) => collect::collect(agent, call).await,
+        Call::Ready(call) => ready(agent, &call),
+        Call::Get(call) => Ok(Answer::Objects(report::objects(agent, &call))),
+        Call::Plan(query) => check::plans(agent, query).await,
+        Call::Check(query) => check::differences(agent, query).await,
+        Call::Status => Ok(Answer::Status(report::status(agent))),
+    }
+}
+
+fn ready(agent: &Agent, call: &ReadyCall) -> Result<Answer, CniError> {
+    let reasons = readiness::missing(agent, Some(&call.pools));
+    if reasons.is_empty() {
+        Ok(Answer::Done)
+    } else {
+        Err(CniError::new(CniError::NOT_AVAILABLE, format!("not ready: {}", reasons.join("; "))))
+    }
+}

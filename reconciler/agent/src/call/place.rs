@@ -1,0 +1,75 @@
+//! Finding the sandbox that a call is about.
+
+use plan::Observed;
+use schemas::cni::error::CniError;
+use schemas::intent::{NetnsIdentity, Outcome, Sandbox};
+use schemas::name::ContainerId;
+use schemas::wire::Place;
+
+use crate::agent::Agent;
+use crate::ledger::SandboxRecords;
+
+/// The namespace at the path that ADD gave.
+///
+/// # Errors
+/// When there is none, or it is no network namespace.
+pub(super) async fn identify(agent: &Agent, place: &Place) -> Result<NetnsIdentity, CniError> {
+    let path = place
+        .netns
+        .clone()
+        .ok_or_else(|| CniError::new(CniError::INVALID_ENVIRONMENT, "CNI_NETNS is missing: ADD needs a namespace"))?;
+    let kernel = agent.kernel.clone();
+    let joined = tokio::task::spawn_blocking(move || kernel.identify(&path)).await;
+    let identified = joined.map_err(|error| CniError::new(CniError::FAILED, error.to_string()))?;
+    identified.map_err(|error| {
+        let code = if error.is_gone() { CniError::UNKNOWN_CONTAINER } else { CniError::INVALID_ENVIRONMENT };
+        CniError::new(code, format!("CNI_NETNS: {error}"))
+    })
+}
+
+/// The namespace, whole, as it is now.
+///
+/// # Errors
+/// When it is gone or cannot be read.
+pub(super) async fn observe(agent: &Agent, netns: &NetnsIdentity) -> Result<Observed, CniError> {
+    let (kernel, netns) = (agent.kernel.clone(), netns.clone());
+    let joined = tokio::task::spawn_blocking(move || -> Result<Observed, String> {
+        let mut pass = kernel.pass(&netns).map_err(|error| error.to_string())?;
+        pass.observe(&[]).map_err(|error| error.to_string())
+    });
+    let failed = |error: String| CniError::new(CniError::FAILED, format!("the pod's namespace: {error}"));
+    joined.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+/// The sandbox's records as they are to be changed: those there are, or new ones. A container ID that comes back with
+/// another namespace is a sandbox made again: what the kernel held has gone with the old one.
+pub(super) fn records(agent: &Agent, container: &ContainerId, netns: &NetnsIdentity) -> SandboxRecords {
+    let mut records = agent.ledger.sandbox(container).map_or_else(
+        || SandboxRecords {
+            sandbox: Sandbox {
+                container: container.clone(),
+                netns: None,
+                baseline: None,
+                generation: 0,
+                outcome: Outcome::default(),
+            },
+            attachments: std::collections::BTreeMap::new(),
+        },
+        |found| SandboxRecords::clone(&found),
+    );
+    let is_same = records
+        .sandbox
+        .netns
+        .as_ref()
+        .is_some_and(|known| known.cookie == netns.cookie && known.boot_id == netns.boot_id);
+    if !is_same {
+        records.sandbox.baseline = None;
+        agent.workers.set_nsid(container, None);
+        for attachment in records.attachments.values_mut() {
+            attachment.foreign_link = None;
+        }
+    }
+    records.sandbox.netns = Some(netns.clone());
+    records.sandbox.generation += 1;
+    records
+}

@@ -1,0 +1,177 @@
+//! What the cluster, or a folder of manifests, says: the reconciler's declared input, as one immutable value.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::ResourceExt;
+use schemas::crd::coordinator::SpiderCoordinator;
+use schemas::crd::ippool::SpiderIPPool;
+use schemas::crd::multus_config::SpiderMultusConfig;
+use schemas::crd::pool_ranges::PoolRanges;
+use schemas::crd::ranges::Range;
+use schemas::crd::reserved_ip::SpiderReservedIP;
+use schemas::crd::subnet::SpiderSubnet;
+use schemas::intent::CoordinatorSettings;
+
+/// One object of the kinds that dragline reads.
+#[derive(Debug, Clone)]
+pub enum Object {
+    /// A pool.
+    IpPool(SpiderIPPool),
+    /// The coordinator's settings.
+    Coordinator(SpiderCoordinator),
+    /// A network.
+    MultusConfig(SpiderMultusConfig),
+    /// Addresses that are never given.
+    ReservedIp(SpiderReservedIP),
+    /// A subnet.
+    Subnet(SpiderSubnet),
+    /// A pod.
+    Pod(Box<Pod>),
+    /// A namespace.
+    Namespace(Box<Namespace>),
+    /// A node.
+    Node(Box<Node>),
+}
+
+/// Labels and annotations, of a pod or a namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The UID, where known.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Marks {
+    fn of(object: &impl ResourceExt) -> Self {
+        Self {
+            uid: object.uid().unwrap_or_default(),
+            labels: object.labels().clone(),
+            annotations: object.annotations().clone(),
+        }
+    }
+}
+
+/// A pool that was found valid.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// As declared.
+    pub object: SpiderIPPool,
+    /// Its addresses, checked.
+    pub ranges: PoolRanges,
+}
+
+/// The coordinator in force.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    /// As declared.
+    pub object: SpiderCoordinator,
+    /// Its settings, or why they cannot be used.
+    pub settings: Result<CoordinatorSettings, String>,
+    /// `Synced`, or why not.
+    pub synced: Result<(), String>,
+}
+
+/// Everything declared.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// Pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// The first coordinator by name, `default` before others.
+    pub coordinator: Option<Coordinator>,
+    /// Networks, by namespace and name.
+    pub networks: BTreeMap<(String, String), SpiderMultusConfig>,
+    /// Addresses that are never given.
+    pub reserved: Vec<Range>,
+    /// Pods by namespace and name.
+    pub pods: BTreeMap<(String, String), Marks>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Marks>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Marks>,
+    /// What is wrong with what is declared, a line each; shown by `dragline status`.
+    pub faults: Vec<String>,
+}
+
+impl Catalogue {
+    /// Puts objects in order. Objects here are valid one by one; what is wrong between them goes to `faults`.
+    pub fn of(objects: impl IntoIterator<Item = Object>) -> Self {
+        let mut catalogue = Self::default();
+        let mut coordinators: BTreeMap<String, SpiderCoordinator> = BTreeMap::new();
+        for object in objects {
+            match object {
+                Object::IpPool(pool) => catalogue.add_pool(pool),
+                Object::Coordinator(object) => {
+                    coordinators.insert(object.name_any(), object);
+                }
+                Object::MultusConfig(object) => {
+                    catalogue.networks.insert((namespace_of(&object), object.name_any()), object);
+                }
+                Object::ReservedIp(object) => match object.spec.ranges() {
+                    Ok(ranges) => catalogue.reserved.extend(ranges),
+                    Err(error) => catalogue.faults.push(format!("SpiderReservedIP {}: {error}", object.name_any())),
+                },
+                Object::Subnet(_) => {}
+                Object::Pod(pod) => {
+                    catalogue.pods.insert((namespace_of(&*pod), pod.name_any()), Marks::of(&*pod));
+                }
+                Object::Namespace(namespace) => {
+                    catalogue.namespaces.insert(namespace.name_any(), Marks::of(&*namespace));
+                }
+                Object::Node(node) => {
+                    catalogue.nodes.insert(node.name_any(), Marks::of(&*node));
+                }
+            }
+        }
+        catalogue.coordinator =
+            coordinators.remove("default").or_else(|| coordinators.into_values().next()).map(Coordinator::of);
+        catalogue.find_conflicts();
+        catalogue
+    }
+
+    fn add_pool(&mut self, object: SpiderIPPool) {
+        match object.spec.ranges() {
+            Ok(ranges) => {
+                if ranges.usable().is_empty() {
+                    self.faults.push(format!("SpiderIPPool {}: it has no addresses", object.name_any()));
+                }
+                self.pools.insert(object.name_any(), Pool { object, ranges });
+            }
+            Err(error) => self.faults.push(format!("SpiderIPPool {}: {error}", object.name_any())),
+        }
+    }
+
+    /// Pools that overlap are reported; an address of both is still given only once, as allocations are by address.
+    fn find_conflicts(&mut self) {
+        let pools: Vec<(&String, &Pool)> = self.pools.iter().collect();
+        let mut found = Vec::new();
+        for (index, (name, pool)) in pools.iter().enumerate() {
+            for (other_name, other) in &pools[index + 1..] {
+                if let Some(conflict) = pool.ranges.conflict_with(&other.ranges) {
+                    found.push(format!("SpiderIPPools {name} and {other_name}: {conflict}"));
+                }
+            }
+        }
+        self.faults.extend(found);
+    }
+
+    /// The settings of the coordinator when they can be used.
+    pub fn settings(&self) -> Option<&CoordinatorSettings> {
+        self.coordinator.as_ref().filter(|found| found.synced.is_ok())?.settings.as_ref().ok()
+    }
+}
+
+impl Coordinator {
+    fn of(object: SpiderCoordinator) -> Self {
+        let settings = object.settings().map_err(|error| error.to_string());
+        let synced = object.synced().map_err(|error| error.to_string());
+        Self { object, settings, synced }
+    }
+}
+
+fn namespace_of(object: &impl ResourceExt) -> String {
+    object.namespace().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
+}

@@ -1,0 +1,94 @@
+//! Kernel events only say where to look: a changed namespace is observed whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use netlink::{Event, EventScope, Events};
+use tokio::task::JoinSet;
+
+use crate::agent::Agent;
+use crate::node;
+use crate::worker::Cause;
+
+/// Against what no event tells of: changes of sysctls and nexthop objects.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Where events of the pods' namespaces cannot be heard (CAP_NET_BROADCAST is missing), time has to do.
+const RESYNC_DEAF: Duration = Duration::from_secs(1);
+
+/// Starts listening, and the slow resync beside it.
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
+    let scope = match Events::open(&agent.kernel) {
+        Ok(events) => {
+            let scope = events.scope();
+            if scope == EventScope::AllNamespaces {
+                agent.node.set_hears_all_namespaces();
+            }
+            let agent = Arc::clone(agent);
+            tasks.spawn(async move { listen(&agent, events).await });
+            Some(scope)
+        }
+        Err(error) => {
+            tracing::error!(%error, "kernel events cannot be heard at all");
+            None
+        }
+    };
+    let interval = if scope == Some(EventScope::AllNamespaces) { RESYNC } else { RESYNC_DEAF };
+    if interval == RESYNC_DEAF {
+        tracing::warn!(every = ?interval, "events of pods are not heard: drift is looked for by time; grant CAP_NET_BROADCAST");
+    }
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move { resync(&agent, interval).await });
+}
+
+async fn listen(agent: &Arc<Agent>, mut events: Events) {
+    let stopping = agent.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut stopping => return,
+        };
+        agent.metrics.events.inc();
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::error!(%error, "kernel events are read no more: drift is looked for by time");
+                return resync(agent, RESYNC_DEAF).await;
+            }
+        };
+        match event {
+            Event::Changed { nsid: Some(nsid), .. } => {
+                if let Some(container) = agent.workers.container_of(nsid) {
+                    agent.mark(&container, Cause::Event);
+                }
+            }
+            Event::Changed { nsid: None, .. } => {
+                let agent = Arc::clone(agent);
+                tokio::spawn(async move { node::mark_settled(&agent).await });
+            }
+            Event::Gone { nsid } => {
+                if let Some(container) = agent.workers.container_of(nsid) {
+                    agent.workers.set_nsid(&container, None);
+                    agent.mark(&container, Cause::Event);
+                }
+            }
+            Event::Lost => {
+                tracing::warn!("kernel events were lost: everything is looked at");
+                // A namespace may have gone unheard, and its number be another's by now.
+                agent.workers.forget_nsids();
+                agent.mark_all();
+            }
+        }
+    }
+}
+
+async fn resync(agent: &Arc<Agent>, interval: Duration) {
+    let stopping = agent.stopping();
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => agent.mark_all(),
+            () = &mut stopping => return,
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Who has which address and what every sandbox is to be: the store's content in memory, changed only through it.
+//!
+//! A change is computed on the published records, given to the store, and published once it is durable: nobody ever acts
+//! on what a power cut could still take back. Changes of one sandbox are serialised by its lock; addresses are reserved in
+//! memory while their change is on its way, so that two sandboxes never wait for the same one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use plan::allocate::{AddressSet, PoolSpace};
+use schemas::intent::{Allocation, AllocationState, Attachment, Sandbox};
+use schemas::name::{AttachmentKey, ContainerId, IfName};
+use store::{Change, CommitError, Store};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
+
+use crate::catalogue::{Catalogue, Pool};
+
+/// A sandbox with its attachments, as published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxRecords {
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// Its attachments by interface.
+    pub attachments: BTreeMap<IfName, Attachment>,
+}
+
+impl SandboxRecords {
+    /// The attachments by ordinal, as a plan takes them.
+    pub fn by_ordinal(&self) -> Vec<Attachment> {
+        let mut attachments: Vec<Attachment> = self.attachments.values().cloned().collect();
+        attachments.sort_by_key(|attachment| attachment.ordinal);
+        attachments
+    }
+
+    /// The lowest ordinal that no attachment has.
+    pub fn free_ordinal(&self) -> u32 {
+        let used: BTreeSet<u32> = self.attachments.values().map(|attachment| attachment.ordinal).collect();
+        (0..).find(|ordinal| !used.contains(ordinal)).unwrap_or(u32::MAX)
+    }
+
+    /// The same records but for the generation, with this attachment among them.
+    pub fn is_repeated_by(&self, sandbox: &Sandbox, attachment: &Attachment) -> bool {
+        let known = self.attachments.get(&attachment.key.ifname);
+        let same_sandbox = Sandbox { generation: self.sandbox.generation, ..sandbox.clone() } == self.sandbox;
+        let same_attachment =
+            known.is_some_and(|known| Attachment { generation: known.generation, ..attachment.clone() } == *known);
+        same_sandbox && same_attachment
+    }
+
+    /// Nothing is wanted of it any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.attachments.values().all(Attachment::is_withdrawn)
+    }
+}
+
+/// What a change of one sandbox leaves: its records, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    /// The sandbox afterwards; None deletes it, and all its attachments must be deleted with it.
+    pub sandbox: Option<Sandbox>,
+    /// Attachments written.
+    pub put: Vec<Attachment>,
+    /// Attachments deleted.
+    pub deleted: Vec<AttachmentKey>,
+    /// Allocations written.
+    pub allocations: Vec<Allocation>,
+    /// Addresses that come back.
+    pub freed: Vec<IpAddr>,
+}
+
+#[derive(Default)]
+struct State {
+    sandboxes: BTreeMap<ContainerId, Arc<SandboxRecords>>,
+    allocations: BTreeMap<IpAddr, Allocation>,
+    reserved: BTreeSet<IpAddr>,
+    spaces: BTreeMap<String, PoolSpace>,
+}
+
+/// A pool's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Addresses of the pool.
+    pub total: u128,
+    /// Of those, in use.
+    pub used: u128,
+    /// Of those in use, on their way back.
+    pub releasing: u128,
+}
+
+/// The ledger.
+pub struct Ledger {
+    store: Store,
+    state: Mutex<State>,
+    locks: Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>,
+    released: Notify,
+}
+
+impl Ledger {
+    /// Reads the store.
+    ///
+    /// # Errors
+    /// When it cannot be read. Records that cannot be used are returned as texts; they stay where they are.
+    pub fn load(store: Store) -> Result<(Self, Vec<String>), store::ReadError> {
+        let snapshot = store.load()?;
+        let mut faults: Vec<String> = snapshot.unreadable.iter().map(unusable).collect();
+        let mut state = State::default();
+        let mut records: BTreeMap<ContainerId, SandboxRecords> = snapshot
+            .sandboxes
+            .into_iter()
+            .map(|sandbox| (sandbox.container.clone(), SandboxRecords { sandbox, attachments: BTreeMap::new() }))
+            .collect();
+        for attachment in snapshot.attachments {
+            match records.get_mut(&attachment.key.container) {
+                Some(found) => {
+                    found.attachments.insert(attachment.key.ifname.clone(), attachment);
+                }
+                None => faults.push(format!("attachment {} has no sandbox record: it is left alone", attachment.key)),
+            }
+        }
+        state.sandboxes = records.into_iter().map(|(container, found)| (container, Arc::new(found))).collect();
+        state.allocations =
+            snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
+        let ledger = Self { store, state: Mutex::new(state), locks: Mutex::default(), released: Notify::new() };
+        Ok((ledger, faults))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that can panic: there are none that write half of it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store below, for its counters and the catalogue.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits for the turn to change this sandbox.
+    pub async fn lock(&self, container: &ContainerId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 1024 {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+            }
+            let found = locks.get(container).and_then(Weak::upgrade);
+            found.unwrap_or_else(|| {
+                let lock = Arc::new(tokio::sync::Mutex::new(()));
+                locks.insert(container.clone(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+
+    /// A sandbox as published.
+    pub fn sandbox(&self, container: &ContainerId) -> Option<Arc<SandboxRecords>> {
+        self.state().sandboxes.get(container).cloned()
+    }
+
+    /// All sandboxes as published.
+    pub fn sandboxes(&self) -> Vec<Arc<SandboxRecords>> {
+        self.state().sandboxes.values().cloned().collect()
+    }
+
+    /// How many addresses are in use.
+    pub fn allocated(&self) -> usize {
+        self.state().allocations.len()
+    }
+
+    /// Whether an address is that attachment's, in use or on its way back.
+    pub fn is_owner(&self, address: IpAddr, owner: &AttachmentKey) -> bool {
+        self.state().allocations.get(&address).is_some_and(|found| found.owner == *owner)
+    }
+
+    /// A pool's numbers; None when no such pool is declared.
+    pub fn counts(&self, pool: &str) -> Option<PoolCounts> {
+        let state = self.state();
+        let space = state.spaces.get(pool)?;
+        let releasing = state
+            .allocations
+            .values()
+            .filter(|allocation| allocation.state == AllocationState::Releasing && allocation.pool == pool);
+        let plan::allocate::Counts { total, used, .. } = space.counts();
+        Some(PoolCounts { total, used, releasing: releasing.count() as u128 })
+    }
+
+    /// Allocations as published, by address.
+    pub fn allocations(&self) -> Vec<Allocation> {
+        self.state().allocations.values().cloned().collect()
+    }
+
+    /// Takes over what pools there are.
+    pub fn declare(&self, catalogue: &Catalogue) {
+        let reserved = AddressSet::from_ranges(catalogue.reserved.iter().copied());
+        let mut spaces: BTreeMap<String, PoolSpace> =
+            catalogue.pools.iter().map(|(name, pool)| (name.clone(), space(pool, &reserved))).collect();
+        let mut state = self.state();
+        for space in spaces.values_mut() {
+            for address in state.allocations.keys().chain(&state.reserved) {
+                space.take(*address);
+            }
+        }
+        state.spaces = spaces;
+    }
+
+    /// Reserves the first free address of a pool; None when there is none.
+    pub fn reserve(&self, pool: &str) -> Option<IpAddr> {
+        let mut state = self.state();
+        let address = state.spaces.get(pool)?.first_free()?;
+        state.reserved.insert(address);
+        for space in state.spaces.values_mut() {
+            space.take(address);
+        }
+        Some(address)
+    }
+
+    /// Gives a reservation back that did not become an allocation.
+    pub fn unreserve(&self, address: IpAddr) {
+        self.state().give_back(address);
+        self.released.notify_waiters();
+    }
+
+    /// Completes when an address has come back after this call was made; to be created before looking for one.
+    pub fn released(&self) -> tokio::sync::futures::Notified<'_> {
+        self.released.notified()
+    }
+
+    /// Makes an update durable, then publishes it. The caller holds the sandbox's lock.
+    ///
+    /// # Errors
+    /// When it did not become durable; nothing is published then, and reservations are given back.
+    pub async fn commit(&self, container: &ContainerId, update: Update) -> Result<(), CommitError> {
+        let (tell, told) = oneshot::channel();
+        self.store.submit(change_of(container, &update), move |result| {
+            // The asker may have gone; the change stands all the same.
+            let _ = tell.send(result);
+        });
+        let result = told.await.unwrap_or(Err(CommitError::Closed));
+        if let Err(error) = result {
+            // An address that the store knows as another's stays reserved: it is not offered again.
+            let is_taken = matches!(error, CommitError::AddressTaken { .. } | CommitError::UnreadableAllocation { .. });
+            for allocation in update.allocations.iter().filter(|_| !is_taken) {
+                let mut state = self.state();
+                if !state.allocations.contains_key(&allocation.address) {
+                    state.give_back(allocation.address);
+                }
+            }
+            return Err(error);
+        }
+        self.publish(container, update);
+        Ok(())
+    }
+
+    fn publish(&self, container: &ContainerId, update: Update) {
+        let has_freed = !update.freed.is_empty();
+        let mut state = self.state();
+        for allocation in update.allocations {
+            state.reserved.remove(&allocation.address);
+            state.allocations.insert(allocation.address, allocation);
+        }
+        for address in update.freed {
+            state.allocations.remove(&address);
+            state.give_back(address);
+        }
+        match update.sandbox {
+            Some(sandbox) => {
+                let mut attachments =
+                    state.sandboxes.get(container).map(|found| found.attachments.clone()).unwrap_or_default();
+                for key in update.deleted {
+                    attachments.remove(&key.ifname);
+                }
+                attachments.extend(update.put.into_iter().map(|put| (put.key.ifname.clone(), put)));
+                state.sandboxes.insert(container.clone(), Arc::new(SandboxRecords { sandbox, attachments }));
+            }
+            None => {
+                state.sandboxes.remove(container);
+            }
+        }
+        drop(state);
+        if has_freed {
+            self.released.notify_waiters();
+        }
+    }
+}
+
+impl State {
+    fn give_back(&mut self, address: IpAddr) {
+        self.reserved.remove(&address);
+        if !self.allocations.contains_key(&address) {
+            for space in self.spaces.values_mut() {
+                space.give_back(address);
+            }
+        }
+    }
+}
+
+fn space(pool: &Pool, reserved: &AddressSet) -> PoolSpace {
+    let ranges = &pool.ranges;
+    let (ips, excluded) = (ranges.ips.iter().copied(), ranges.excluded.iter().copied());
+    PoolSpace::new(AddressSet::from_ranges(ips), &AddressSet::from_ranges(excluded), reserved, ranges.gateway)
+}
+
+fn unusable(record: &store::Unreadable) -> String {
+    format!("the store's record {} in {} cannot be used: {}", record.key, record.tree, record.reason)
+}
+
+fn change_of(container: &ContainerId, update: &Update) -> Change {
+    let mut change = Change::new();
+    for allocation in &update.allocations {
+        change = change.put_allocation(allocation);
+    }
+    for address in &update.freed {
+        change = change.delete_allocation(*address);
+    }
+    for key in &update.deleted {
+        change = change.delete_attachment(key);
+    }
+    for attachment in &update.put {
+        change = change.put_attachment(attachment);
+    }
+    match &update.sandbox {
+        Some(sandbox) => change.put_sandbox(sandbox),
+        None => change.delete_sandbox(container),
+    }
+}

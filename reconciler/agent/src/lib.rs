@@ -1,0 +1,26 @@
+//! The node agent of dragline and its command line.
+//!
+//! A CNI call records an intent ([`call`]) in the store by way of the [`ledger`]; a worker per sandbox ([`worker`])
+//! makes the kernel follow ([`pass`]), for as long as the pod lives, prompted by kernel [`events`]. What is declared
+//! comes from [`manifests`] as a [`catalogue`].
+
+pub mod agent;
+pub mod call;
+pub mod catalogue;
+pub mod command;
+pub mod conflists;
+pub mod document;
+pub mod events;
+pub mod http;
+pub mod ledger;
+pub mod manifests;
+pub mod metrics;
+pub mod node;
+pub mod pass;
+pub mod readiness;
+pub mod report;
+pub mod selection;
+pub mod selector;
+pub mod server;
+pub mod spool;
+pub mod worker;

@@ -1,0 +1,7 @@
+//! `dragline`: agent, controller and command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dragline::command::run()
+}

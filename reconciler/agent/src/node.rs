@@ -1,0 +1,225 @@
+//! The node's own state: the rule, table and neighbours that lead to the pods, and the facts that plans are made of. One
+//! task looks after it; whoever needs it done asks and waits.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use plan::{Desired, NodeFacts, Observed, Prune, Step, diff};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::agent::Agent;
+
+/// After an event, what belongs to the same change is waited for.
+const SETTLE: Duration = Duration::from_millis(1);
+/// After a pass that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The node's state, as its last pass left it.
+pub struct NodeState {
+    facts: RwLock<Arc<NodeFacts>>,
+    observed: RwLock<Arc<Observed>>,
+    has_facts: AtomicBool,
+    hears_all: AtomicBool,
+    asked: AtomicU64,
+    done: watch::Sender<u64>,
+    wake: Notify,
+}
+
+impl Default for NodeState {
+    fn default() -> Self {
+        Self {
+            facts: RwLock::default(),
+            observed: RwLock::default(),
+            has_facts: AtomicBool::new(false),
+            hears_all: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            done: watch::Sender::new(0),
+            wake: Notify::new(),
+        }
+    }
+}
+
+impl NodeState {
+    /// What plans are made of.
+    pub fn facts(&self) -> Arc<NodeFacts> {
+        Arc::clone(&self.facts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The node has been observed.
+    pub fn has_facts(&self) -> bool {
+        self.has_facts.load(Ordering::Acquire)
+    }
+
+    /// The node as last observed.
+    pub fn observed(&self) -> Arc<Observed> {
+        Arc::clone(&self.observed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Events of the pods' namespaces are heard; otherwise time has to do.
+    pub fn hears_all_namespaces(&self) -> bool {
+        self.hears_all.load(Ordering::Acquire)
+    }
+
+    /// Says so.
+    pub fn set_hears_all_namespaces(&self) {
+        self.hears_all.store(true, Ordering::Release);
+    }
+
+    /// The node needs a look.
+    pub fn mark(&self) -> u64 {
+        let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake.notify_one();
+        ticket
+    }
+
+    /// Waits for a pass that begins after now.
+    pub async fn passed(&self) {
+        let ticket = self.mark();
+        let mut done = self.done.subscribe();
+        // The sender is in `self`.
+        let _ = done.wait_for(|done| *done >= ticket).await;
+    }
+
+    /// Waits for a pass that begins after now: what of `part` it could not make, empty when all is there.
+    pub async fn reconciled(&self, part: &Desired) -> String {
+        if part == &Desired::default() {
+            self.mark();
+            return String::new();
+        }
+        self.passed().await;
+        let left = diff(part, &self.observed(), Prune::No);
+        let steps = left.steps.iter().map(|step| format!("on the node: still to do: {step}"));
+        left.blocked.iter().map(|text| format!("on the node: {text}")).chain(steps).collect::<Vec<_>>().join("; ")
+    }
+
+    fn take(&self, observed: Observed) -> bool {
+        let facts = NodeFacts::of(&observed);
+        *self.observed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(observed);
+        let is_changed = *self.facts() != facts;
+        if is_changed {
+            *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(facts);
+        }
+        !self.has_facts.swap(true, Ordering::AcqRel) || is_changed
+    }
+}
+
+/// Starts the task.
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        let stopping = agent.stopping();
+        tokio::pin!(stopping);
+        agent.node.mark();
+        loop {
+            tokio::select! {
+                () = agent.node.wake.notified() => {}
+                () = &mut stopping => return,
+            }
+            look(&agent).await;
+        }
+    });
+}
+
+/// One pass over the node, for all who have asked before it begins.
+async fn look(agent: &Arc<Agent>) {
+    let ticket = agent.node.asked.load(Ordering::Acquire);
+    let wanted = wanted(agent);
+    let joined = {
+        let agent = Arc::clone(agent);
+        tokio::task::spawn_blocking(move || reconcile(&agent, &wanted)).await
+    };
+    match joined.map_err(|error| error.to_string()).and_then(|result| result) {
+        Ok((observed, steps)) => {
+            if !steps.is_empty() {
+                let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                agent.metrics.steps.inc_by(steps.len() as u64);
+                tracing::debug!(?steps, "applied on the node");
+            }
+            if agent.node.take(observed) {
+                agent.mark_replanned();
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error, "the node's state could not be looked at");
+            let agent = Arc::clone(agent);
+            tokio::spawn(async move {
+                tokio::time::sleep(RETRY).await;
+                agent.node.mark();
+            });
+        }
+    }
+    agent.node.done.send_replace(ticket);
+}
+
+/// What all sandboxes together want of the node.
+fn wanted(agent: &Agent) -> Desired {
+    let mut all = Desired::default();
+    for plan in agent.workers.all_planned() {
+        all.routes.extend(plan.node.routes.iter().cloned());
+        all.rules.extend(plan.node.rules.iter().cloned());
+        all.neighbours.extend(plan.node.neighbours.iter().cloned());
+        all.sysctls.extend(plan.node.sysctls.clone());
+    }
+    all.routes.sort();
+    all.routes.dedup();
+    all.rules.sort();
+    all.rules.dedup();
+    all.neighbours.sort();
+    all.neighbours.dedup();
+    all
+}
+
+/// The node after the pass, and what was done. Blocking.
+fn reconcile(agent: &Agent, wanted: &Desired) -> Result<(Observed, Vec<Step>), String> {
+    // Nothing is deleted while some sandbox has not been planned yet: what it wants would look unwanted.
+    let planned = agent.workers.all_planned().len();
+    let is_whole = agent.has_synced() && planned >= agent.ledger.sandboxes().len();
+    let prune = if is_whole { Prune::Yes } else { Prune::No };
+    let (tables, sysctls) = scope(wanted);
+    let mut pass = agent.kernel.node_pass().map_err(|error| error.to_string())?;
+    let observed = pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())?;
+    let steps = diff(wanted, &observed, prune).steps;
+    if steps.is_empty() {
+        return Ok((observed, steps));
+    }
+    for (result, step) in pass.apply(&steps).into_iter().zip(&steps) {
+        if let Err(error) = result {
+            tracing::debug!(%step, %error, "refused on the node");
+        }
+    }
+    let observed = pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())?;
+    Ok((observed, steps))
+}
+
+/// Waits what an event's neighbours need, then marks.
+pub async fn mark_settled(agent: &Arc<Agent>) {
+    tokio::time::sleep(SETTLE).await;
+    agent.node.mark();
+}
+
+/// The node, as far as what is wanted of it goes. Blocking.
+///
+/// # Errors
+/// When it cannot be read whole.
+pub fn observe(agent: &Agent, wanted: &Desired) -> Result<Observed, String> {
+    let (tables, sysctls) = scope(wanted);
+    let mut pass = agent.kernel.node_pass().map_err(|error| error.to_string())?;
+    pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())
+}
+
+/// Which tables and sysctls are looked at.
+fn scope(wanted: &Desired) -> (BTreeSet<u32>, Vec<String>) {
+    let tables = wanted.routes.iter().map(|wanted| wanted.route.table).collect();
+    (tables, wanted.sysctls.keys().cloned().collect())
+}
+
+/// Sandboxes by pod, as the node's part of `dragline check` shows it.
+pub fn differences(agent: &Agent) -> Result<Vec<String>, String> {
+    let wanted = wanted(agent);
+    let observed = observe(agent, &wanted)?;
+    let found = diff(&wanted, &observed, Prune::Yes);
+    Ok(found.steps.iter().map(ToString::to_string).chain(found.blocked).collect())
+}

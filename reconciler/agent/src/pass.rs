@@ -1,0 +1,266 @@
+//! One look at one sandbox: plan, observe, diff, apply, observe again, and what of the records that settles.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netlink::ObserveError;
+use plan::{Desired, Diff, Observed, Plan, PlanInput, Prune, Step, diff, plan};
+use schemas::intent::{Attachment, Outcome};
+use schemas::name::ContainerId;
+
+use crate::agent::Agent;
+use crate::ledger::{SandboxRecords, Update};
+use crate::worker::Cause;
+
+/// Changing a link makes the kernel change routes by itself: what is left after this many rounds is an error.
+const ROUNDS: usize = 3;
+
+/// How a pass ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// For whoever waits.
+    pub outcome: Outcome,
+    /// The kernel had been changed by somebody else, and was put right.
+    pub is_repair: bool,
+    /// What was done.
+    pub steps: Vec<String>,
+    /// The sandbox has no records any more.
+    pub is_forgotten: bool,
+}
+
+/// What a pass found in the kernel.
+enum Found {
+    /// The namespace, as it is after the pass.
+    Namespace(Box<Observed>),
+    /// No such namespace any more.
+    Gone,
+    /// It cannot be entered, but it lives.
+    Unreachable,
+}
+
+struct Reconciled {
+    found: Found,
+    steps: Vec<Step>,
+    error: String,
+}
+
+/// The plan of a sandbox by what is known now.
+pub fn plan_of(agent: &Agent, records: &SandboxRecords) -> Plan {
+    let catalogue = agent.catalogue();
+    plan(PlanInput {
+        sandbox: &records.sandbox,
+        attachments: &records.by_ordinal(),
+        node: &agent.node.facts(),
+        cluster: catalogue.settings(),
+    })
+}
+
+/// What may be deleted now.
+pub fn prune(agent: &Agent) -> Prune {
+    if agent.has_synced() { Prune::Yes } else { Prune::No }
+}
+
+/// Looks at one sandbox.
+pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Cause>) -> Ended {
+    let Some(records) = agent.ledger.sandbox(container) else {
+        agent.workers.set_planned(container, None);
+        agent.node.mark();
+        return Ended { is_forgotten: true, ..Ended::default() };
+    };
+    let wanted = Arc::new(plan_of(agent, &records));
+    let is_new = agent.workers.planned(container).as_deref() != Some(&*wanted);
+    agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
+    let joined = {
+        let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
+        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod)).await
+    };
+    let pod = joined.unwrap_or_else(|error| Reconciled {
+        found: Found::Unreachable,
+        steps: Vec::new(),
+        error: format!("the pass ended badly: {error}"),
+    });
+    let mut error = pod.error;
+    if matches!(pod.found, Found::Gone) {
+        agent.workers.set_nsid(container, None);
+        // It wants nothing of the node any more.
+        agent.workers.set_planned(container, Some(Arc::default()));
+        agent.node.mark();
+    } else if is_new || !error.is_empty() {
+        // The node's part is waited for only where it may have changed; its own events repair it otherwise.
+        let on_node = agent.node.reconciled(&wanted.node).await;
+        if error.is_empty() {
+            error = on_node;
+        }
+    }
+    let steps: Vec<String> = pod.steps.iter().map(ToString::to_string).collect();
+    let is_repair = !steps.is_empty() && !is_new && cause != Some(Cause::Intent);
+    report(agent, &records, &steps, &error, is_repair);
+    let outcome = Outcome { generation: records.sandbox.generation, error };
+    let is_forgotten = settle(agent, &records, &pod.found, &outcome).await;
+    Ended { outcome, is_repair, steps, is_forgotten }
+}
+
+fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str, is_repair: bool) {
+    agent.metrics.passes.inc();
+    agent.metrics.steps.inc_by(steps.len() as u64);
+    let container = &records.sandbox.container;
+    let pod = records.attachments.values().next().map(|attachment| attachment.pod.to_string()).unwrap_or_default();
+    if is_repair {
+        agent.metrics.repairs.inc();
+        tracing::info!(%container, pod, ?steps, "repaired");
+    } else if !steps.is_empty() {
+        tracing::debug!(%container, pod, ?steps, "applied");
+    }
+    if !error.is_empty() {
+        tracing::warn!(%container, pod, error, "not as wanted");
+    }
+}
+
+/// Makes the namespace as desired. Blocking.
+fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired) -> Reconciled {
+    let unreachable = |error: String| Reconciled { found: Found::Unreachable, steps: Vec::new(), error };
+    let Some(identity) = &records.sandbox.netns else {
+        return Reconciled { found: Found::Gone, steps: Vec::new(), error: String::new() };
+    };
+    let mut pass = match agent.kernel.pass(identity) {
+        Ok(pass) => pass,
+        Err(error) if error.is_gone() => {
+            // The path may be gone while processes keep the namespace: the kernel says when it really goes.
+            let lives = agent.workers.nsid(&records.sandbox.container).is_some();
+            return Reconciled {
+                found: if lives { Found::Unreachable } else { Found::Gone },
+                steps: Vec::new(),
+                error: if records.is_withdrawn() { String::new() } else { error.to_string() },
+            };
+        }
+        Err(error) => return unreachable(error.to_string()),
+    };
+    register(agent, records, &pass);
+    match rounds(&mut pass, desired, prune(agent)) {
+        Ok((observed, steps, left)) => Reconciled { found: Found::Namespace(Box::new(observed)), steps, error: left },
+        Err(error) => unreachable(error.to_string()),
+    }
+}
+
+/// Asks the kernel for the number by which events name this namespace, once.
+fn register(agent: &Agent, records: &SandboxRecords, pass: &netlink::Pass) {
+    let container = &records.sandbox.container;
+    if agent.workers.nsid(container).is_some() || !agent.node.hears_all_namespaces() {
+        return;
+    }
+    match pass.nsid() {
+        Ok(nsid) => agent.workers.set_nsid(container, Some(nsid)),
+        Err(error) => {
+            tracing::warn!(%container, %error, "changes in this namespace are seen only at the next resync");
+        }
+    }
+}
+
+/// Observe, diff, apply until nothing differs: the last observation, all steps, and what is still not as desired.
+fn rounds(
+    pass: &mut netlink::Pass,
+    desired: &Desired,
+    prune: Prune,
+) -> Result<(Observed, Vec<Step>, String), ObserveError> {
+    let sysctls: Vec<String> = desired.sysctls.keys().cloned().collect();
+    let mut applied = Vec::new();
+    let mut observed = pass.observe(&sysctls)?;
+    let mut refused = Vec::new();
+    for _ in 0..ROUNDS {
+        let Diff { steps, blocked } = diff(desired, &observed, prune);
+        if steps.is_empty() {
+            return Ok((observed, applied, blocked.join("; ")));
+        }
+        refused = pass
+            .apply(&steps)
+            .into_iter()
+            .zip(&steps)
+            .filter_map(|(result, step)| result.err().map(|error| format!("{step}: {error}")))
+            .collect();
+        applied.extend(steps);
+        observed = pass.observe(&sysctls)?;
+    }
+    let Diff { steps, blocked } = diff(desired, &observed, prune);
+    let left = steps.iter().map(|step| format!("still to do: {step}"));
+    let texts: Vec<String> = refused.into_iter().chain(blocked).chain(left).collect();
+    Ok((observed, applied, if steps.is_empty() { String::new() } else { texts.join("; ") }))
+}
+
+/// Writes down what the pass settled: attachments whose withdrawal is verified go, their addresses come back, and the
+/// outcome stands with the generation that it belongs to. True when the sandbox has no records any more.
+async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcome: &Outcome) -> bool {
+    let container = &seen.sandbox.container;
+    if settled(seen, found, outcome, agent).is_none() {
+        return false;
+    }
+    let _turn = agent.ledger.lock(container).await;
+    let Some(records) = agent.ledger.sandbox(container) else { return true };
+    if *records != *seen {
+        // Something was asked meanwhile: the pass that follows it settles.
+        return false;
+    }
+    let Some(update) = settled(&records, found, outcome, agent) else { return false };
+    let is_last = update.sandbox.is_none();
+    for address in &update.freed {
+        tracing::info!(%container, %address, "address is free again");
+    }
+    match agent.ledger.commit(container, update).await {
+        Ok(()) => {
+            if is_last {
+                agent.workers.set_planned(container, None);
+                agent.node.mark();
+            }
+            is_last
+        }
+        Err(error) => {
+            tracing::error!(%container, %error, "what was verified could not be written down");
+            false
+        }
+    }
+}
+
+/// The update that a pass leads to; None when the records stand as they are.
+fn settled(records: &SandboxRecords, found: &Found, outcome: &Outcome, agent: &Agent) -> Option<Update> {
+    let is_over = |attachment: &&Attachment| match found {
+        Found::Gone => attachment.is_withdrawn() || attachment.closing,
+        Found::Namespace(observed) => attachment.is_withdrawn() && is_clean(attachment, observed),
+        Found::Unreachable => false,
+    };
+    let over: Vec<&Attachment> = records.attachments.values().filter(is_over).collect();
+    let mut update = Update::default();
+    for attachment in &over {
+        update.deleted.push(attachment.key.clone());
+        let addresses: BTreeSet<IpAddr> = attachment.addresses.iter().map(|a| a.address.ip()).collect();
+        update.freed.extend(addresses.into_iter().filter(|address| agent.ledger.is_owner(*address, &attachment.key)));
+    }
+    let is_last = over.len() == records.attachments.len() && outcome.error.is_empty();
+    let is_last = is_last || (over.len() == records.attachments.len() && matches!(found, Found::Gone));
+    if is_last {
+        return Some(update);
+    }
+    let is_changed = records.sandbox.outcome != *outcome;
+    if over.is_empty() && !is_changed {
+        return None;
+    }
+    let mut sandbox = records.sandbox.clone();
+    sandbox.outcome = outcome.clone();
+    if !over.is_empty() {
+        // Without its attachments the plan may be another: the next pass is of a new generation.
+        sandbox.generation += 1;
+    }
+    update.sandbox = Some(sandbox);
+    Some(update)
+}
+
+/// None of the attachment's addresses and links is left in the namespace.
+fn is_clean(attachment: &Attachment, observed: &Observed) -> bool {
+    let has_address = attachment
+        .addresses
+        .iter()
+        .any(|assigned| observed.addresses.iter().any(|found| found.address.ip() == assigned.address.ip()));
+    let has_link = attachment.link.as_ref().is_some_and(|intent| {
+        observed.links.iter().any(|link| link.name == attachment.key.ifname.as_str() && link.mac == Some(intent.mac))
+    });
+    !has_address && !has_link
+}

@@ -1,0 +1,48 @@
+//! What is missing for ADD to work.
+
+use crate::agent::Agent;
+
+/// What is missing, a line each; `pools` narrows the question to those, None asks about the node as a whole.
+pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(reason) = agent.ledger.store().poisoned() {
+        reasons.push(format!("the store takes no changes: {reason}"));
+    }
+    if !agent.has_synced() {
+        reasons.push("the declared objects and the node have not been read yet".to_owned());
+        return reasons;
+    }
+    let catalogue = agent.catalogue();
+    match pools {
+        None | Some([]) if catalogue.pools.is_empty() => reasons.push("no SpiderIPPool is declared".to_owned()),
+        None | Some([]) => {}
+        Some(pools) => {
+            for pool in pools.iter().filter(|pool| !catalogue.pools.contains_key(*pool)) {
+                reasons.push(format!("SpiderIPPool {pool} is not declared"));
+            }
+            let counts: Vec<_> = pools.iter().filter_map(|pool| agent.ledger.counts(pool)).collect();
+            if !counts.is_empty() && counts.iter().all(|counts| counts.used >= counts.total) {
+                reasons.push(format!("no address is left in {}", pools.join(", ")));
+            }
+        }
+    }
+    if let Err(reason) = coordinator(agent) {
+        reasons.push(reason);
+    }
+    reasons
+}
+
+/// The coordinator's settings can be used.
+///
+/// # Errors
+/// Why not, in the original's words.
+pub fn coordinator(agent: &Agent) -> Result<schemas::intent::CoordinatorSettings, String> {
+    let catalogue = agent.catalogue();
+    let found = catalogue
+        .coordinator
+        .as_ref()
+        .ok_or("coordinator config not found: apply a SpiderCoordinator named default")?;
+    let name = found.object.metadata.name.as_deref().unwrap_or("default");
+    found.synced.clone().map_err(|reason| format!("spidercoordinator: {name} no ready: {reason}"))?;
+    found.settings.clone().map_err(|error| format!("spidercoordinator: {name} is invalid: {error}"))
+}

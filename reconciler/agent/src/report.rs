@@ -1,0 +1,190 @@
+//! What `dragline get` and `dragline status` show: custom resources as they would stand in the cluster, and records.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use schemas::crd::ippool::{PoolIpUser, SpiderIPPoolStatus};
+use schemas::intent::Attachment;
+use schemas::wire::{GetCall, Kind, StatusReport};
+use serde_json::{Value, json};
+
+use crate::agent::Agent;
+use crate::call::pod_name;
+use crate::readiness;
+
+/// The objects of a kind, sorted by name.
+pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
+    let all = match call.kind {
+        Kind::Ippools => pools(agent),
+        Kind::Endpoints => endpoints(agent),
+        Kind::Attachments => attachments(agent),
+        Kind::Leases => leases(agent),
+        Kind::Coordinator => coordinator(agent),
+        // The history comes with the store's journal; until then there is none to show.
+        Kind::Journal => Vec::new(),
+    };
+    let text = |value: &Value, key: &str| value["metadata"][key].as_str().map(ToOwned::to_owned);
+    all.into_iter()
+        .filter(|object| call.name.is_none() || text(object, "name") == call.name)
+        .filter(|object| call.namespace.is_none() || text(object, "namespace") == call.namespace)
+        .collect()
+}
+
+fn pools(agent: &Agent) -> Vec<Value> {
+    let mut users: BTreeMap<String, BTreeMap<String, PoolIpUser>> = BTreeMap::new();
+    let sandboxes = agent.ledger.sandboxes();
+    for allocation in agent.ledger.allocations() {
+        let pod = sandboxes
+            .iter()
+            .find(|records| records.sandbox.container == allocation.owner.container)
+            .and_then(|records| records.attachments.get(&allocation.owner.ifname))
+            .map(|attachment| attachment.pod.clone())
+            .unwrap_or_default();
+        let user = PoolIpUser { pod: pod.to_string(), pod_uid: pod.uid };
+        users.entry(allocation.pool).or_default().insert(allocation.address.to_string(), user);
+    }
+    let none = BTreeMap::new();
+    let catalogue = agent.catalogue();
+    let with_status = catalogue.pools.iter().map(|(name, pool)| {
+        let total = agent.ledger.counts(name).map_or(0, |counts| counts.total);
+        let total = i64::try_from(total).unwrap_or(i64::MAX);
+        let mut object = pool.object.clone();
+        object.spec.ip_version = Some(pool.ranges.version);
+        object.status = Some(SpiderIPPoolStatus::of(total, users.get(name).unwrap_or(&none)));
+        json!(object)
+    });
+    with_status.collect()
+}
+
+fn endpoints(agent: &Agent) -> Vec<Value> {
+    let mut pods: BTreeMap<(String, String), Vec<(String, Attachment)>> = BTreeMap::new();
+    for records in agent.ledger.sandboxes() {
+        for attachment in records.by_ordinal().into_iter().filter(|attachment| !attachment.is_withdrawn()) {
+            let namespace = attachment.pod.namespace.clone();
+            pods.entry((namespace, pod_name(&records).rsplit('/').next().unwrap_or_default().to_owned()))
+                .or_default()
+                .push((attachment.key.ifname.to_string(), attachment));
+        }
+    }
+    pods.into_iter()
+        .map(|((namespace, name), attachments)| {
+            let uid = attachments.first().map(|(_, attachment)| attachment.pod.uid.clone()).unwrap_or_default();
+            let ips: Vec<Value> =
+                attachments.iter().map(|(ifname, attachment)| endpoint_ip(ifname, attachment)).collect();
+            json!({
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderEndpoint",
+                "metadata": {"namespace": namespace, "name": name},
+                "status": {
+                    "current": {"uid": uid, "node": agent.config.node_name, "ips": ips},
+                    "ownerControllerType": "Pod",
+                    "ownerControllerName": name,
+                },
+            })
+        })
+        .collect()
+}
+
+fn endpoint_ip(ifname: &str, attachment: &Attachment) -> Value {
+    let mut ip = json!({"interface": ifname, "vlan": 0});
+    for (assigned, family) in attachment.addresses.iter().map(|assigned| match assigned.address {
+        IpNetwork::V4(_) => (assigned, "ipv4"),
+        IpNetwork::V6(_) => (assigned, "ipv6"),
+    }) {
+        ip[family] = json!(assigned.address);
+        ip[format!("{family}Pool")] = json!(assigned.pool);
+        if let Some(gateway) = assigned.gateway {
+            ip[format!("{family}Gateway")] = json!(gateway);
+            let has_default = attachment.routes.iter().any(|route| route.dst.prefix() == 0);
+            ip["cleanGateway"] = json!(!has_default);
+        }
+    }
+    let further: Vec<Value> = attachment
+        .routes
+        .iter()
+        .filter(|route| route.dst.prefix() != 0)
+        .filter_map(|route| Some(json!({"dst": route.dst, "gw": route.gateway?})))
+        .collect();
+    if !further.is_empty() {
+        ip["routes"] = json!(further);
+    }
+    if let Some(link) = &attachment.link {
+        ip["mac"] = json!(link.mac);
+    }
+    ip
+}
+
+fn attachments(agent: &Agent) -> Vec<Value> {
+    let sandboxes = agent.ledger.sandboxes();
+    let of_sandbox = |records: &std::sync::Arc<crate::ledger::SandboxRecords>| -> Vec<Value> {
+        let as_value = |attachment: Attachment| {
+            let is_converged =
+                records.sandbox.outcome.generation >= attachment.generation && records.sandbox.outcome.error.is_empty();
+            let state = match (attachment.is_withdrawn() || attachment.closing, is_converged) {
+                (true, _) => "Withdrawn",
+                (false, true) => "Converged",
+                (false, false) => "Pending",
+            };
+            json!({
+                "metadata": {"namespace": attachment.pod.namespace, "name": attachment.key.to_string()},
+                "netns": records.sandbox.netns,
+                "state": state,
+                "outcome": records.sandbox.outcome,
+                "attachment": attachment,
+            })
+        };
+        records.by_ordinal().into_iter().map(as_value).collect()
+    };
+    sandboxes.iter().flat_map(of_sandbox).collect()
+}
+
+fn leases(agent: &Agent) -> Vec<Value> {
+    let catalogue = agent.catalogue();
+    let of_pool = |(name, pool): (&String, &crate::catalogue::Pool)| {
+        let counts = agent.ledger.counts(name).unwrap_or_default();
+        let ranges: Vec<String> = pool.ranges.usable().iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        json!({
+            "metadata": {"name": name},
+            "node": agent.config.node_name,
+            "ranges": ranges,
+            "held": counts.total.to_string(),
+            "used": counts.used.to_string(),
+            "releasing": counts.releasing.to_string(),
+        })
+    };
+    catalogue.pools.iter().map(of_pool).collect()
+}
+
+fn coordinator(agent: &Agent) -> Vec<Value> {
+    agent.catalogue().coordinator.iter().map(|found| json!(found.object)).collect()
+}
+
+/// The agent's state.
+pub fn status(agent: &Agent) -> StatusReport {
+    let reasons = readiness::missing(agent, None);
+    let mut warnings = agent.record_faults.clone();
+    warnings.extend(agent.catalogue().faults.iter().cloned());
+    for container in agent.workers.contested() {
+        warnings
+            .push(format!("another program keeps changing the routes of sandbox {container}: repairs are slowed down"));
+    }
+    for records in agent.ledger.sandboxes() {
+        let outcome = agent.workers.outcome(&records.sandbox.container).borrow().clone();
+        if !outcome.error.is_empty() {
+            warnings.push(format!("{} is not as wanted: {}", pod_name(&records), outcome.error));
+        }
+    }
+    if !agent.node.hears_all_namespaces() {
+        warnings.push("events of pods are not heard: grant CAP_NET_BROADCAST".into());
+    }
+    StatusReport {
+        ready: reasons.is_empty(),
+        reasons,
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: agent.config.node_name.clone(),
+        sandboxes: agent.ledger.sandboxes().len() as u64,
+        unconverged: agent.workers.unconverged() as u64,
+        allocated: agent.ledger.allocated() as u64,
+        warnings,
+    }
+}

@@ -1,0 +1,309 @@
+//! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails, and a
+//! slower pace against a program that keeps changing things back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use schemas::intent::Outcome;
+use schemas::name::ContainerId;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::agent::Agent;
+use crate::pass;
+
+/// How many sandboxes are reconciled at once: passes are short and end in netlink, which serialises writers.
+const AT_ONCE: usize = 8;
+/// After an event, what belongs to the same change is waited for.
+const SETTLE: Duration = Duration::from_millis(1);
+/// Of failing passes, the first and the longest wait before the next.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+/// So many repairs of one sandbox in so short a time are a fight with another program.
+const FIGHT: (usize, Duration) = (120, Duration::from_secs(30));
+/// In a fight, the first and the longest wait before the next repair.
+const FIGHT_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Why a sandbox is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its intent changed.
+    Intent,
+    /// The kernel said that something changed.
+    Event,
+    /// Time, or a change of what is declared.
+    Resync,
+}
+
+struct Slot {
+    is_running: bool,
+    pending: Option<Cause>,
+    wake: Arc<Notify>,
+    outcome: watch::Sender<Outcome>,
+    fight: Fight,
+    failures: u32,
+    nsid: Option<i32>,
+    desired: Option<Arc<plan::Plan>>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            is_running: false,
+            pending: None,
+            wake: Arc::new(Notify::new()),
+            outcome: watch::Sender::new(Outcome::default()),
+            fight: Fight::default(),
+            failures: 0,
+            nsid: None,
+            desired: None,
+        }
+    }
+}
+
+/// Repairs of late, and the pace they are down to.
+#[derive(Debug, Default)]
+pub(crate) struct Fight {
+    repairs: Vec<Instant>,
+    pace: Option<Duration>,
+}
+
+impl Fight {
+    /// Notes a repair; the wait before the next one, when there is a fight.
+    fn repaired(&mut self, now: Instant) -> Option<Duration> {
+        let (count, window) = FIGHT;
+        if let (Some(pace), Some(last)) = (self.pace, self.repairs.last()) {
+            // Quiet for longer than the pace and the window together: the other program has given up.
+            if now.duration_since(*last) > window + pace * 2 {
+                *self = Self::default();
+            }
+        }
+        self.repairs.retain(|repair| now.duration_since(*repair) <= window);
+        self.repairs.push(now);
+        match self.pace {
+            None if self.repairs.len() < count => {}
+            None => self.pace = Some(FIGHT_PACE.0),
+            Some(pace) => self.pace = Some((pace * 2).min(FIGHT_PACE.1)),
+        }
+        self.pace
+    }
+}
+
+/// All workers.
+pub struct Workers {
+    slots: Mutex<HashMap<ContainerId, Slot>>,
+    permits: Semaphore,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { slots: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+    }
+}
+
+impl Workers {
+    fn slots(&self) -> MutexGuard<'_, HashMap<ContainerId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, container: &ContainerId, act: impl FnOnce(&mut Slot) -> T) -> T {
+        act(self.slots().entry(container.clone()).or_insert_with(Slot::new))
+    }
+
+    /// How the passes of a sandbox end from now on.
+    pub fn outcome(&self, container: &ContainerId) -> watch::Receiver<Outcome> {
+        self.with(container, |slot| slot.outcome.subscribe())
+    }
+
+    /// Which sandbox the events of a namespace belong to.
+    pub fn container_of(&self, nsid: i32) -> Option<ContainerId> {
+        self.slots().iter().find(|(_, slot)| slot.nsid == Some(nsid)).map(|(container, _)| container.clone())
+    }
+
+    /// The number by which the kernel names a sandbox's namespace, once asked for.
+    pub fn nsid(&self, container: &ContainerId) -> Option<i32> {
+        self.slots().get(container)?.nsid
+    }
+
+    /// Forgets all of them: they are asked for again.
+    pub fn forget_nsids(&self) {
+        self.slots().values_mut().for_each(|slot| slot.nsid = None);
+    }
+
+    /// Remembers it, or that the namespace is gone.
+    pub fn set_nsid(&self, container: &ContainerId, nsid: Option<i32>) {
+        self.with(container, |slot| slot.nsid = nsid);
+    }
+
+    /// The plan that the last pass of a sandbox followed.
+    pub fn planned(&self, container: &ContainerId) -> Option<Arc<plan::Plan>> {
+        self.slots().get(container)?.desired.clone()
+    }
+
+    /// All plans that passes have followed.
+    pub fn all_planned(&self) -> Vec<Arc<plan::Plan>> {
+        self.slots().values().filter_map(|slot| slot.desired.clone()).collect()
+    }
+
+    /// Remembers the plan that a pass follows.
+    pub fn set_planned(&self, container: &ContainerId, plan: Option<Arc<plan::Plan>>) {
+        self.with(container, |slot| slot.desired = plan);
+    }
+
+    /// Forgets a sandbox whose records are gone.
+    fn forget(&self, container: &ContainerId) {
+        self.slots().remove(container);
+    }
+
+    /// Sandboxes that another program fights over.
+    pub fn contested(&self) -> Vec<ContainerId> {
+        let mut contested: Vec<ContainerId> =
+            self.slots().iter().filter(|(_, slot)| slot.fight.pace.is_some()).map(|(id, _)| id.clone()).collect();
+        contested.sort();
+        contested
+    }
+
+    /// How many sandboxes have an outcome that is an error.
+    pub fn unconverged(&self) -> usize {
+        self.slots().values().filter(|slot| !slot.outcome.borrow().error.is_empty()).count()
+    }
+
+    /// Completes when no pass is running.
+    pub async fn drain(&self) {
+        // Passes hold a permit each: all permits together mean no pass.
+        let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
+        drop(self.permits.acquire_many(all).await);
+    }
+}
+
+impl Agent {
+    /// Says that a sandbox needs a look.
+    pub fn mark(self: &Arc<Self>, container: &ContainerId, cause: Cause) {
+        if self.is_stopping() {
+            return;
+        }
+        let start = self.workers.with(container, |slot| {
+            // An intent is looked at without delay even when an event came first.
+            if slot.pending != Some(Cause::Intent) {
+                slot.pending = Some(cause);
+            }
+            // A failing pass is tried again when something moves; a fight is not.
+            if cause == Cause::Intent || slot.fight.pace.is_none() {
+                slot.wake.notify_one();
+            }
+            !std::mem::replace(&mut slot.is_running, true)
+        });
+        if start {
+            let (agent, container) = (Arc::clone(self), container.clone());
+            tokio::spawn(async move { agent.work(&container).await });
+        }
+    }
+
+    /// All sandboxes need a look.
+    pub fn mark_all(self: &Arc<Self>) {
+        for records in self.ledger.sandboxes() {
+            self.mark(&records.sandbox.container, Cause::Resync);
+        }
+        self.node.mark();
+    }
+
+    /// Those sandboxes need a look whose plan is no longer the one that their last pass followed.
+    pub fn mark_replanned(self: &Arc<Self>) {
+        for records in self.ledger.sandboxes() {
+            let container = &records.sandbox.container;
+            if self.workers.planned(container).as_deref() != Some(&pass::plan_of(self, &records)) {
+                self.mark(container, Cause::Resync);
+            }
+        }
+        self.node.mark();
+    }
+
+    /// Passes over one sandbox until nothing is pending.
+    async fn work(self: Arc<Self>, container: &ContainerId) {
+        loop {
+            let cause = self.workers.with(container, |slot| slot.pending.take());
+            if cause == Some(Cause::Event) {
+                tokio::time::sleep(SETTLE).await;
+                self.workers.with(container, |slot| slot.pending = slot.pending.filter(|c| *c == Cause::Intent));
+            }
+            let Ok(permit) = self.workers.permits.acquire().await else { return };
+            let ended = pass::run(&self, container, cause).await;
+            drop(permit);
+            if self.end_of_pass(container, ended).await {
+                return;
+            }
+        }
+    }
+
+    /// Publishes how a pass ended and waits before the next where it must; true when there is no next.
+    async fn end_of_pass(self: &Arc<Self>, container: &ContainerId, ended: pass::Ended) -> bool {
+        if ended.is_forgotten && self.ledger.sandbox(container).is_none() {
+            self.workers.forget(container);
+            return true;
+        }
+        let (wait, wake) = self.workers.with(container, |slot| {
+            slot.outcome.send_replace(ended.outcome.clone());
+            slot.failures = if ended.outcome.error.is_empty() { 0 } else { slot.failures.saturating_add(1) };
+            let backoff = (slot.failures > 0).then(|| {
+                let factor = 1_u32 << (slot.failures - 1).min(16);
+                (BACKOFF.0 * factor).min(BACKOFF.1)
+            });
+            let pace = if ended.is_repair { slot.fight.repaired(Instant::now()) } else { None };
+            if backoff.is_some() && slot.pending.is_none() {
+                slot.pending = Some(Cause::Resync);
+            }
+            if pace.is_some() && slot.pending.is_none() {
+                // What the other program does meanwhile is looked at when the pace allows.
+                slot.pending = Some(Cause::Event);
+            }
+            (backoff.max(pace), Arc::clone(&slot.wake))
+        });
+        if let Some(wait) = wait {
+            if ended.is_repair && wait >= FIGHT_PACE.0 {
+                self.metrics.fights.inc();
+                tracing::warn!(
+                    %container,
+                    next_in = ?wait,
+                    steps = ?ended.steps,
+                    "another program keeps changing this back: find it, or change what is declared"
+                );
+            }
+            let stopping = self.stopping();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = wake.notified() => {}
+                () = stopping => {}
+            }
+        }
+        self.workers.with(container, |slot| {
+            let is_done = slot.pending.is_none() || self.is_stopping();
+            if is_done {
+                slot.is_running = false;
+            }
+            is_done
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_in_a_row_become_slow_and_quiet_makes_them_fast_again() {
+        let mut fight = Fight::default();
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for repair in 0..119 {
+            assert_eq!(fight.repaired(at(repair * 10)), None);
+        }
+        assert_eq!(fight.repaired(at(1_200)), Some(FIGHT_PACE.0));
+        assert_eq!(fight.repaired(at(1_700)), Some(FIGHT_PACE.0 * 2));
+        let mut last = at(2_700);
+        for _ in 0..10 {
+            fight.repaired(last);
+            last += Duration::from_secs(30);
+        }
+        assert_eq!(fight.pace, Some(FIGHT_PACE.1));
+        assert_eq!(fight.repaired(last + Duration::from_secs(200)), None);
+    }
+}

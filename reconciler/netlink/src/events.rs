@@ -1,0 +1,250 @@
+//! What changes, in the node's namespace and in all that have a number there, by one socket on the node.
+//!
+//! Events are hints to look again, not news: the kernel drops routes without any when a link goes down. The socket keeps
+//! no namespace alive; when one is really gone, [`Event::Gone`] says so.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, RawFd};
+
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, SockaddrStorage, sockopt};
+use tokio::io::unix::AsyncFd;
+
+use crate::attributes::{Frame, Frames};
+use crate::exchange::errno_of;
+use crate::namespace::{self, NamespaceError, Watched};
+use crate::neighbour;
+use crate::pass::{Kernel, parse_nsid};
+
+/// Holds about 20,000 events; the default buffer holds 256.
+const BUFFER_BYTES: usize = 8 << 20;
+const SOL_NETLINK: i32 = 270;
+const NETLINK_LISTEN_ALL_NSID: i32 = 8;
+
+// RTNLGRP_*: link, neighbour, IPv4 address, route and rule, IPv6 address, route and rule, both netconfs.
+const GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25];
+const RTNLGRP_NSID: u32 = 28;
+
+/// An event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Something changed.
+    Changed {
+        /// The namespace's number ([`crate::Pass::nsid`]); None is the node itself.
+        nsid: Option<i32>,
+        /// What.
+        what: EventKind,
+    },
+    /// The namespace of that number is no more. The number may be given to another one.
+    Gone {
+        /// Its number.
+        nsid: i32,
+    },
+    /// Events were lost: anything may have changed, and any namespace may be gone. Those after it are whole again.
+    Lost,
+}
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventKind {
+    /// A link.
+    Link,
+    /// An address.
+    Address,
+    /// A route.
+    Route,
+    /// A rule.
+    Rule,
+    /// A neighbour that is permanent or ours; those that come and go with traffic give no event.
+    Neighbour,
+    /// `rp_filter`, `forwarding` and their like.
+    Netconf,
+}
+
+/// How far the events reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventScope {
+    /// All namespaces that have a number.
+    AllNamespaces,
+    /// The node only, because CAP_NET_BROADCAST lacks: others must be looked at from time to time.
+    HostOnly,
+}
+
+/// Why events cannot be had (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// The node's namespace could not be entered.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The socket failed.
+    #[error("netlink event socket: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// The stream of events.
+pub struct Events {
+    socket: AsyncFd<Watched>,
+    scope: EventScope,
+    pending: VecDeque<Event>,
+    is_overrun: bool,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// Listens from now on. To be called in a tokio runtime.
+    pub fn open(kernel: &Kernel) -> Result<Self, EventsError> {
+        Self::with_buffer(kernel, BUFFER_BYTES)
+    }
+
+    /// The same with a receive buffer of that many bytes; a small one shows what [`Event::Lost`] does.
+    pub fn with_buffer(kernel: &Kernel, bytes: usize) -> Result<Self, EventsError> {
+        let (socket, scope) = kernel.at_home(move || listen(bytes))??;
+        Ok(Self {
+            socket: namespace::watch(socket)?,
+            scope,
+            pending: VecDeque::new(),
+            is_overrun: false,
+            buffer: vec![0; 64 * 1024],
+        })
+    }
+
+    /// How far the events reach. The kernel decides on opening by CAP_NET_BROADCAST in the node's user namespace, and on
+    /// delivery by the same in the user namespace of the other one, which is the node's or one below it.
+    pub fn scope(&self) -> EventScope {
+        self.scope
+    }
+
+    /// The next event. Cancelling loses none.
+    ///
+    /// After an overrun the kernel drops events, without saying so again, until the buffer is empty: [`Event::Lost`] is
+    /// given then, and what is still in the buffer is thrown away for it.
+    ///
+    /// # Errors
+    /// When the socket fails for another reason than a full buffer; it will not recover.
+    pub async fn next(&mut self) -> Result<Event, EventsError> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(event);
+            }
+            let mut ready = self.socket.readable().await?;
+            let received = ready.try_io(|socket| Ok(receive(socket.as_raw_fd(), &mut self.buffer)?));
+            match received {
+                // The buffer is empty.
+                Err(_) if std::mem::take(&mut self.is_overrun) => return Ok(Event::Lost),
+                Err(_) => {}
+                Ok(Ok(_)) if self.is_overrun => {}
+                Ok(Ok(received)) => self.pending.extend(events(&self.buffer, received)),
+                Ok(Err(error)) => match errno_of(&error) {
+                    Errno::ENOBUFS => self.is_overrun = true,
+                    Errno::EINTR => {}
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+    }
+}
+
+fn listen(bytes: usize) -> io::Result<(Socket, EventScope)> {
+    let mut socket = Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+    socket.set_non_blocking(true)?;
+    // Before bind: a member without it is not asked again.
+    let scope = match socket.set_listen_all_namespaces(true) {
+        Ok(()) => EventScope::AllNamespaces,
+        Err(_) => EventScope::HostOnly,
+    };
+    if socket::setsockopt(&socket, sockopt::RcvBufForce, &bytes).is_err() {
+        // Without CAP_NET_ADMIN on the whole machine the system's maximum is what there is.
+        socket::setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
+    }
+    socket.bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    if scope == EventScope::AllNamespaces {
+        socket.add_membership(RTNLGRP_NSID)?;
+    }
+    Ok((socket, scope))
+}
+
+struct Received {
+    length: usize,
+    is_cut: bool,
+    nsid: Option<i32>,
+}
+
+/// netlink-sys's receive gives no control messages, which alone tell the namespace.
+fn receive(socket: RawFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    let mut control = nix::cmsg_space!(i32);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = socket::recvmsg::<SockaddrStorage>(socket, &mut slices, Some(&mut control), flags)?;
+    let mut nsid = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::Unknown(control) = control
+            && (control.cmsg_header.cmsg_level, control.cmsg_header.cmsg_type) == (SOL_NETLINK, NETLINK_LISTEN_ALL_NSID)
+        {
+            nsid = control.data_bytes.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+        }
+    }
+    Ok(Received { length: message.bytes, is_cut: message.flags.contains(MsgFlags::MSG_TRUNC), nsid })
+}
+
+fn events(buffer: &[u8], received: Received) -> Vec<Event> {
+    if received.is_cut {
+        return vec![Event::Lost];
+    }
+    let bytes = buffer.get(..received.length).unwrap_or_default();
+    Frames(bytes)
+        .filter_map(|frame| match frame {
+            Ok(frame) => event(&frame, received.nsid),
+            // What cannot be read may be anything.
+            Err(_) => Some(Event::Lost),
+        })
+        .collect()
+}
+
+fn event(frame: &Frame<'_>, nsid: Option<i32>) -> Option<Event> {
+    const RTM_DELNSID: u16 = 89;
+    let what = match frame.kind {
+        16 | 17 => EventKind::Link,
+        20 | 21 => EventKind::Address,
+        24 | 25 => EventKind::Route,
+        28 | 29 => match neighbour::is_lasting(frame.payload) {
+            Ok(false) => return None,
+            Ok(true) | Err(_) => EventKind::Neighbour,
+        },
+        32 | 33 => EventKind::Rule,
+        80 | 81 => EventKind::Netconf,
+        // Numbers that another namespace had given are not ours.
+        RTM_DELNSID if nsid.is_none() => {
+            return parse_nsid(frame.payload).map_or(Some(Event::Lost), |gone| gone.map(|nsid| Event::Gone { nsid }));
+        }
+        _ => return None,
+    };
+    Some(Event::Changed { nsid, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_datagram_panics(bytes: Vec<u8>, nsid: Option<i32>) {
+            let length = bytes.len();
+            let _ = events(&bytes, Received { length, is_cut: false, nsid });
+        }
+    }
+
+    #[test]
+    fn a_number_given_by_another_namespace_is_not_ours() {
+        let payload = [0, 0, 0, 0, 8, 0, 1, 0, 7, 0, 0, 0];
+        let frame = Frame { kind: 89, flags: 0, sequence: 0, payload: &payload };
+        assert_eq!(event(&frame, None), Some(Event::Gone { nsid: 7 }));
+        assert_eq!(event(&frame, Some(3)), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! Links.
+
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::NLM_F_EXCL;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage, MacVlanMode};
+use plan::object::{Link, LinkKind};
+use rtnetlink::{LinkMacVlan, LinkUnspec};
+use schemas::intent::{LinkIntent, LinkKindIntent, MacvlanMode};
+use schemas::name::Mac;
+
+use crate::attributes::{Attributes, Malformed, split, text_of, u32_at, u32_of};
+use crate::exchange::{Exchange, ExchangeError, Request};
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFF_UP: u32 = 1;
+
+/// Asks for all links, without their counters.
+pub(crate) fn dump() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Reads a link's message.
+pub(crate) fn parse(payload: &[u8]) -> Result<Link, Malformed> {
+    let (header, attributes) = split::<16>(payload)?;
+    let mut link = Link {
+        name: String::new(),
+        index: u32_at(header, 4),
+        kind: LinkKind::Other(String::new()),
+        mac: None,
+        mtu: 0,
+        up: u32_at(header, 8) & IFF_UP != 0,
+        alias: None,
+        lower: None,
+        tx_queue_len: 0,
+    };
+    for attribute in attributes {
+        match attribute? {
+            (IFLA_ADDRESS, value) => link.mac = value.try_into().ok().map(Mac),
+            (IFLA_IFNAME, value) => link.name = text_of(value),
+            (IFLA_MTU, value) => link.mtu = u32_of(value)?,
+            (IFLA_LINK, value) => link.lower = Some(u32_of(value)?),
+            (IFLA_TXQLEN, value) => link.tx_queue_len = u32_of(value)?,
+            (IFLA_IFALIAS, value) => link.alias = Some(text_of(value)).filter(|alias| !alias.is_empty()),
+            (IFLA_LINKINFO, value) => link.kind = parse_kind(value)?,
+            _ => {}
+        }
+    }
+    if link.name.is_empty() { Err(Malformed::Bytes("a link without a name")) } else { Ok(link) }
+}
+
+fn parse_kind(information: &[u8]) -> Result<LinkKind, Malformed> {
+    let (mut name, mut details) = (String::new(), &[][..]);
+    for attribute in Attributes(information) {
+        match attribute? {
+            (IFLA_INFO_KIND, value) => name = text_of(value),
+            (IFLA_INFO_DATA, value) => details = value,
+            _ => {}
+        }
+    }
+    if name != "macvlan" {
+        return Ok(if name == "veth" { LinkKind::Veth } else { LinkKind::Other(name) });
+    }
+    for attribute in Attributes(details) {
+        if let (IFLA_MACVLAN_MODE, value) = attribute? {
+            let mode = match MacVlanMode::from(u32_of(value)?) {
+                MacVlanMode::Bridge => MacvlanMode::Bridge,
+                MacVlanMode::Private => MacvlanMode::Private,
+                MacVlanMode::Vepa => MacvlanMode::Vepa,
+                MacVlanMode::Passthrough => MacvlanMode::Passthru,
+                // `source` and what is yet to come: never made by dragline.
+                _ => break,
+            };
+            return Ok(LinkKind::Macvlan(mode));
+        }
+    }
+    Ok(LinkKind::Other(name))
+}
+
+/// All links of the socket's namespace.
+pub(crate) fn list(exchange: &mut Exchange) -> Result<Vec<Link>, ExchangeError> {
+    let mut links = Vec::new();
+    exchange.dump(dump(), |frame| {
+        links.push(parse(frame.payload)?);
+        Ok(())
+    })?;
+    Ok(links)
+}
+
+/// The link of that name.
+pub(crate) fn find(exchange: &mut Exchange, name: &str) -> Result<Link, ExchangeError> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Ok(parse(&exchange.ask(RouteNetlinkMessage::GetLink(message))?)?)
+}
+
+/// Makes a link with its final name; in another namespace when a descriptor of one is given, so that it never has to be
+/// moved: a move waits for all readers of the kernel's tables, which costs a hundred times as much.
+pub(crate) fn create(
+    name: &str,
+    intent: &LinkIntent,
+    master: u32,
+    tx_queue_len: Option<u32>,
+    target: Option<std::os::fd::RawFd>,
+) -> Request {
+    let LinkKindIntent::Macvlan(mode) = intent.kind;
+    let mut link = LinkMacVlan::new(name, master, macvlan_mode(mode)).address(intent.mac.0.to_vec());
+    if let Some(mtu) = intent.mtu {
+        link = link.mtu(mtu);
+    }
+    if let Some(length) = tx_queue_len {
+        link = link.txqueuelen(length);
+    }
+    if let Some(descriptor) = target {
+        link = link.setns_by_fd(descriptor);
+    }
+    Request { message: RouteNetlinkMessage::NewLink(link.build()), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn macvlan_mode(mode: MacvlanMode) -> MacVlanMode {
+    match mode {
+        MacvlanMode::Bridge => MacVlanMode::Bridge,
+        MacvlanMode::Private => MacVlanMode::Private,
+        MacvlanMode::Vepa => MacVlanMode::Vepa,
+        MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    }
+}
+
+/// Changes a link's attributes.
+pub(crate) fn set(index: u32, attributes: Vec<LinkAttribute>) -> Request {
+    let mut message = LinkUnspec::new_with_index(index).build();
+    message.attributes = attributes;
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Sets a link up or down.
+pub(crate) fn set_state(index: u32, state: State) -> Request {
+    let link = LinkUnspec::new_with_index(index);
+    let link = match state {
+        State::Up => link.up(),
+        State::Down => link.down(),
+    };
+    Request { message: RouteNetlinkMessage::SetLink(link.build()), flags: 0 }
+}
+
+/// The administrative state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Up,
+    Down,
+}
+
+/// Deletes a link.
+pub(crate) fn delete(index: u32) -> Request {
+    let message = LinkUnspec::new_with_index(index).build();
+    Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+}

@@ -1,0 +1,83 @@
+//! What one namespace should hold.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use schemas::intent::{LinkIdentity, LinkIntent};
+use serde::{Deserialize, Serialize};
+
+use crate::object::{Address, Neighbour, Route, Rule};
+
+/// What should be in one namespace, and what should have left table main. Every list is sorted and without duplicates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Links, ours and those of other plugins that we keep in place.
+    pub links: Vec<DesiredLink>,
+    /// Links of ours that were withdrawn: by name and hardware address, so that one without its alias goes too.
+    pub withdrawn_links: Vec<DesiredLink>,
+    /// Addresses; `protocol` is ours.
+    pub addresses: Vec<Address>,
+    /// Routes; `protocol` is ours.
+    pub routes: Vec<DesiredRoute>,
+    /// Routes that the plan moved out of a table: whoever made them, they are to be absent.
+    pub absent_routes: Vec<RoutePattern>,
+    /// Rules; `protocol` is ours.
+    pub rules: Vec<Rule>,
+    /// Permanent neighbours; `protocol` is ours.
+    pub neighbours: Vec<Neighbour>,
+    /// Sysctls by path below /proc/sys.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A link that should be there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DesiredLink {
+    /// Its name.
+    pub name: String,
+    /// Who makes it.
+    pub origin: LinkOrigin,
+    /// The transmit queue's length, where one is asked for.
+    pub tx_queue_len: Option<u32>,
+}
+
+/// Who makes a link. Either way it is to have its name and to be up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LinkOrigin {
+    /// We do, and mark it with this alias.
+    Made {
+        /// How.
+        intent: LinkIntent,
+        /// `ip link set alias`: see [`crate::ownership::alias`].
+        alias: String,
+    },
+    /// Another plugin did: never created, changed or deleted by us beyond name and state.
+    Found(LinkIdentity),
+}
+
+/// A route that should be there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DesiredRoute {
+    /// The route.
+    pub route: Route,
+    /// It alone may hold its key (table, destination, metric): another route with that key goes. Otherwise it stands
+    /// beside it.
+    pub exclusive: bool,
+}
+
+/// Routes by what all of them have, whoever made them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RoutePattern {
+    /// The table.
+    pub table: u32,
+    /// The destination.
+    pub dst: IpNetwork,
+    /// The outgoing link.
+    pub dev: String,
+}
+
+impl RoutePattern {
+    /// Whether the route is one of these.
+    pub fn matches(&self, route: &Route) -> bool {
+        route.table == self.table && route.dst == self.dst && route.dev.as_deref() == Some(&self.dev)
+    }
+}

@@ -1,0 +1,530 @@
+//! From the attachments of one sandbox to what the pod and the node should hold.
+//!
+//! The rules are those of ../spec/coordinator.md with the numbers of ../design/quickstart.md: one NIC holds the default
+//! route and keeps its routes in main; every other NIC's routes stand in a table of its own, reached by `from` rules for its
+//! addresses and by `to` rules for the destinations that only it reaches. The destinations inside the cluster (the
+//! node itself, pods, services, hijacked ones) are the default CNI's and stand in every table alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use schemas::intent::{
+    Attachment, Baseline, CoordinateIntent, CoordinatorMode, CoordinatorSettings, HostPeer, Sandbox,
+};
+
+use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, RoutePattern};
+use crate::node::NodeFacts;
+use crate::object::{Address, Neighbour, Route, RouteKind, Rule, Scope};
+use crate::ownership;
+use crate::tables::{self, MAIN, PROTOCOL};
+
+/// All that a plan depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanInput<'a> {
+    /// The sandbox.
+    pub sandbox: &'a Sandbox,
+    /// Its attachments, by ordinal.
+    pub attachments: &'a [Attachment],
+    /// The node.
+    pub node: &'a NodeFacts,
+    /// The SpiderCoordinator as it is now; None takes what each intent has seen.
+    pub cluster: Option<&'a CoordinatorSettings>,
+}
+
+/// What should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the pod.
+    pub pod: Desired,
+    /// On the node, for this pod.
+    pub node: Desired,
+    /// What could not be done as asked, and what is done instead.
+    pub notes: Vec<String>,
+}
+
+/// Which sysctl is `podRPFilter` (../spec/coordinator.md 4, item 17).
+pub const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+
+/// Decides what one sandbox should hold.
+pub fn plan(input: PlanInput<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let routed = Routed::of(input, &mut plan.notes);
+    for attachment in input.attachments {
+        own_objects(attachment, routed.as_ref(), &mut plan.pod);
+    }
+    match (&routed, &input.sandbox.baseline) {
+        (Some(routed), _) => routed.write(&mut plan),
+        // The last coordinated NIC has gone while the pod lives: the default CNI's routes go back to where they were.
+        (None, Some(baseline)) => {
+            for route in baseline_routes(baseline, MAIN) {
+                plan.pod.routes.push(DesiredRoute { route, exclusive: false });
+            }
+        }
+        (None, None) => {}
+    }
+    sort(&mut plan.pod);
+    sort(&mut plan.node);
+    plan
+}
+
+fn sort(desired: &mut Desired) {
+    desired.links.sort();
+    desired.withdrawn_links.sort();
+    desired.addresses.sort();
+    desired.addresses.dedup();
+    desired.routes.sort();
+    desired.routes.dedup_by(|later, first| {
+        let same = later.route == first.route;
+        first.exclusive |= same && later.exclusive;
+        same
+    });
+    // Where one route is to be alone, another way by a gateway is not wanted beside it. A NIC's own subnet is: without it
+    // the NIC's gateway could not be reached.
+    let claimed: BTreeSet<_> =
+        desired.routes.iter().filter(|wanted| wanted.exclusive).map(|wanted| wanted.route.key()).collect();
+    desired
+        .routes
+        .retain(|wanted| wanted.exclusive || wanted.route.gateway.is_none() || !claimed.contains(&wanted.route.key()));
+    desired.absent_routes.sort();
+    desired.absent_routes.dedup();
+    desired.rules.sort();
+    desired.rules.dedup();
+    desired.neighbours.sort();
+    desired.neighbours.dedup();
+}
+
+/// The link and addresses of an attachment, and its routes in main while no coordinator puts them in order.
+fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut Desired) {
+    let name = attachment.key.ifname.to_string();
+    let settings = routed.and_then(|routed| routed.nics.iter().find(|nic| nic.name == name)).map(|nic| &nic.settings);
+    let tx_queue_len = settings.map(|settings| settings.tx_queue_len).filter(|length| *length > 0);
+    if let Some(intent) = &attachment.link {
+        let origin = LinkOrigin::Made { intent: intent.clone(), alias: ownership::alias(&attachment.key) };
+        let link = DesiredLink { name: name.clone(), origin, tx_queue_len };
+        if attachment.link_wanted { &mut pod.links } else { &mut pod.withdrawn_links }.push(link);
+    } else if let (Some(identity), true) = (attachment.foreign_link, attachment.coordinate.is_some()) {
+        pod.links.push(DesiredLink { name: name.clone(), origin: LinkOrigin::Found(identity), tx_queue_len });
+    }
+    // Without a link of ours and without coordinator we only gave addresses: whoever asked puts them on the link.
+    if !attachment.link_wanted && attachment.coordinate.is_none() {
+        return;
+    }
+    for assigned in &attachment.addresses {
+        pod.addresses.push(Address {
+            dev: name.clone(),
+            address: assigned.address,
+            scope: Scope::GLOBAL,
+            protocol: PROTOCOL,
+        });
+    }
+    if settings.is_none_or(|settings| !settings.tune_pod_routes) && attachment.link_wanted {
+        for route in attachment_routes(attachment, MAIN) {
+            pod.routes.push(DesiredRoute { route, exclusive: false });
+        }
+    }
+}
+
+/// The sandbox's NICs, once a coordinator has been asked about at least one of them.
+struct Routed<'a> {
+    baseline: &'a Baseline,
+    /// Coordinated attachments, by ordinal.
+    nics: Vec<Nic<'a>>,
+    /// The tuned NIC that holds the default route: None is the default CNI's.
+    default_nic: Option<usize>,
+    /// The node's addresses as the pod is to reach them, ascending.
+    node_addresses: Vec<IpAddr>,
+    /// Routes that stand in every table alike, for one table.
+    cluster_routes: Vec<(IpNetwork, Option<IpAddr>)>,
+}
+
+struct Nic<'a> {
+    name: String,
+    attachment: &'a Attachment,
+    settings: CoordinatorSettings,
+}
+
+impl<'a> Routed<'a> {
+    fn of(input: PlanInput<'a>, notes: &mut Vec<String>) -> Option<Self> {
+        let baseline = input.sandbox.baseline.as_ref()?;
+        let nics: Vec<Nic<'a>> = input
+            .attachments
+            .iter()
+            .filter_map(|attachment| {
+                let intent = attachment.coordinate.as_ref()?;
+                let settings = settings(intent, input.cluster);
+                let is_on = settings.mode != CoordinatorMode::Disabled;
+                is_on.then(|| Nic { name: attachment.key.ifname.to_string(), attachment, settings })
+            })
+            .collect();
+        if nics.is_empty() {
+            return None;
+        }
+        let default_nic = default_nic(&nics, baseline, input.cluster, notes);
+        let node_addresses = node_addresses(&nics, baseline, input.node);
+        let cluster_routes = cluster_routes(&nics, &node_addresses, input.node, notes);
+        Some(Self { baseline, nics, default_nic, node_addresses, cluster_routes })
+    }
+
+    fn write(&self, plan: &mut Plan) {
+        if self.nics.iter().any(|nic| nic.settings.tune_pod_routes) {
+            self.write_tables(&mut plan.pod);
+        } else {
+            // Left as the plugins made it, with the cluster's destinations added (../spec/coordinator.md 10.6).
+            let baseline = baseline_routes(self.baseline, MAIN);
+            for route in self.cluster_routes_in(MAIN).filter(|new| !baseline.iter().any(|it| it.key() == new.key())) {
+                plan.pod.routes.push(DesiredRoute { route, exclusive: false });
+            }
+        }
+        let settings = &self.nics[0].settings;
+        if settings.pod_rp_filter >= 0 {
+            plan.pod.sysctls.insert(RP_FILTER.to_owned(), settings.pod_rp_filter.to_string());
+        }
+        match &self.baseline.peer {
+            Some(peer) => self.write_node(peer, plan),
+            None => plan.notes.push(format!(
+                "{} has no other end on the node: no neighbours and no node routes for this pod",
+                self.baseline.nic
+            )),
+        }
+    }
+
+    /// Tables, rules and what leaves main.
+    fn write_tables(&self, pod: &mut Desired) {
+        let mut rules = Rules::default();
+        let default_cni_is_default = self.default_nic.is_none();
+        if default_cni_is_default {
+            let main = baseline_routes(self.baseline, MAIN).into_iter().chain(self.cluster_routes_in(MAIN));
+            rules.reached_by_main(main.clone());
+            claim(main, pod);
+        } else {
+            let table = tables::DEFAULT_NIC;
+            let own: Vec<Route> =
+                baseline_routes(self.baseline, table).into_iter().chain(self.cluster_routes_in(table)).collect();
+            rules.nic(table, &own, self.baseline.addresses.iter().map(|address| address.ip()));
+            pod.absent_routes.extend(leaving_main(&baseline_routes(self.baseline, MAIN)));
+            claim(own, pod);
+        }
+        for (index, nic) in self.nics.iter().enumerate().filter(|(_, nic)| nic.settings.tune_pod_routes) {
+            let in_main = attachment_routes(nic.attachment, MAIN);
+            if self.default_nic == Some(index) {
+                rules.reached_by_main(in_main.iter().cloned());
+                claim(in_main, pod);
+                continue;
+            }
+            let table = tables::of_ordinal(nic.attachment.ordinal);
+            let own = attachment_routes(nic.attachment, table);
+            rules.nic(table, &own, nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
+            pod.absent_routes.extend(leaving_main(&in_main));
+            let cluster = self.cluster_and_link_routes_in(table);
+            rules.also_in(table, cluster.iter());
+            claim(own.into_iter().chain(cluster), pod);
+        }
+        pod.rules.extend(rules.number());
+    }
+
+    /// The cluster's destinations by the default CNI's NIC.
+    fn cluster_routes_in(&self, table: u32) -> impl Iterator<Item = Route> + Clone + '_ {
+        self.cluster_routes.iter().map(move |(dst, gateway)| route(table, *dst, *gateway, self.baseline.nic.as_str()))
+    }
+
+    /// The same for another NIC's table, with the default CNI's own destinations on the link: a packet from that NIC's
+    /// address to the cluster is to find the same way as one without a source.
+    fn cluster_and_link_routes_in(&self, table: u32) -> Vec<Route> {
+        baseline_routes(self.baseline, table)
+            .into_iter()
+            .filter(|route| !route.is_default() && route.gateway.is_none())
+            .map(|route| Route { src: None, ..route })
+            .chain(self.cluster_routes_in(table))
+            .collect()
+    }
+
+    /// The node's way to the pod's underlay addresses, and neighbours both ways (../spec/coordinator.md 6 and 7).
+    fn write_node(&self, peer: &HostPeer, plan: &mut Plan) {
+        for address in &self.node_addresses {
+            plan.pod.neighbours.push(permanent(self.baseline.nic.as_str(), *address, peer.mac));
+        }
+        for nic in &self.nics {
+            let table = nic.settings.host_rule_table;
+            plan.node.rules.push(Rule {
+                priority: tables::NODE_PRIORITY,
+                v6: false,
+                from: None,
+                to: None,
+                table,
+                other: None,
+                protocol: PROTOCOL,
+            });
+            for assigned in nic.attachment.addresses.iter().filter(|assigned| assigned.address.is_ipv4()) {
+                let ip = assigned.address.ip();
+                plan.node.routes.push(DesiredRoute {
+                    route: route(table, IpNetwork::from(ip), None, peer.name.as_str()),
+                    exclusive: true,
+                });
+                plan.node.neighbours.push(permanent(peer.name.as_str(), ip, self.baseline.mac));
+            }
+        }
+    }
+}
+
+/// Wants each route alone on its key; who comes first has it (an existing destination stays as it was,
+/// ../spec/coordinator.md 7).
+fn claim(routes: impl IntoIterator<Item = Route>, pod: &mut Desired) {
+    for route in routes {
+        if !pod.routes.iter().any(|wanted| wanted.exclusive && wanted.route.key() == route.key()) {
+            pod.routes.push(DesiredRoute { route, exclusive: true });
+        }
+    }
+}
+
+/// The network configuration over what the cluster says now over what it said at ADD.
+fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) -> CoordinatorSettings {
+    let conf = &intent.conf;
+    let cluster = cluster.unwrap_or(&intent.cluster);
+    let list = |own: &Vec<IpNetwork>, other: &Vec<IpNetwork>| if own.is_empty() { other } else { own }.clone();
+    CoordinatorSettings {
+        mode: conf.mode.unwrap_or(cluster.mode),
+        tune_pod_routes: conf.tune_pod_routes.unwrap_or(cluster.tune_pod_routes),
+        default_route_nic: conf
+            .default_route_nic
+            .clone()
+            .or_else(|| match &intent.annotated_default_nic {
+                Some(annotated) => Some(annotated.clone()),
+                None => cluster.default_route_nic.clone(),
+            })
+            .filter(|name| !name.is_empty()),
+        overlay_pod_cidr: list(&conf.overlay_pod_cidr, &cluster.overlay_pod_cidr),
+        service_cidr: list(&conf.service_cidr, &cluster.service_cidr),
+        hijack_cidr: list(&conf.hijack_cidr, &cluster.hijack_cidr),
+        host_rule_table: conf.host_rule_table.unwrap_or(cluster.host_rule_table),
+        pod_rp_filter: conf.pod_rp_filter.unwrap_or(cluster.pod_rp_filter),
+        tx_queue_len: conf.tx_queue_len.unwrap_or(cluster.tx_queue_len),
+    }
+}
+
+/// Which tuned NIC holds the default route; None is the default CNI's.
+///
+/// The latest network configuration that names one decides, else annotation and SpiderCoordinator; a NIC that is not there
+/// (yet) or has no default route leaves it to the first attached NIC that has one.
+fn default_nic(
+    nics: &[Nic<'_>],
+    baseline: &Baseline,
+    cluster: Option<&CoordinatorSettings>,
+    notes: &mut Vec<String>,
+) -> Option<usize> {
+    let _ = cluster;
+    let can_hold = |nic: &Nic<'_>| {
+        nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN).iter().any(Route::is_default)
+    };
+    let first = nics.iter().position(can_hold);
+    let named_by_conf = nics
+        .iter()
+        .rev()
+        .find(|nic| nic.attachment.coordinate.as_ref().is_some_and(|c| c.conf.default_route_nic.is_some()));
+    let Some(wanted) = named_by_conf.or(nics.last()).and_then(|nic| nic.settings.default_route_nic.as_deref()) else {
+        return first;
+    };
+    if wanted == baseline.nic.as_str() {
+        return None;
+    }
+    match nics.iter().position(|nic| nic.name == wanted) {
+        Some(index) if can_hold(&nics[index]) => Some(index),
+        Some(_) => {
+            notes
+                .push(format!("default route NIC {wanted} has no gateway: {} is used", name_of(nics, first, baseline)));
+            first
+        }
+        None => {
+            notes.push(format!(
+                "podDefaultRouteNIC: {wanted} don't exist in pod (yet): {} is used until it does",
+                name_of(nics, first, baseline)
+            ));
+            first
+        }
+    }
+}
+
+fn name_of(nics: &[Nic<'_>], index: Option<usize>, baseline: &Baseline) -> String {
+    index.map_or_else(|| baseline.nic.to_string(), |index| nics[index].name.clone())
+}
+
+/// The node's addresses that the pod reaches by its default CNI's NIC: the sources that the node uses towards the pod's
+/// addresses, then the addresses of its uplinks; ascending. Of the default CNI's own links on the node, those count
+/// that the pod's NIC has as its gateway.
+fn node_addresses(nics: &[Nic<'_>], baseline: &Baseline, node: &NodeFacts) -> Vec<IpAddr> {
+    let underlay = nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
+    let sources =
+        baseline.addresses.iter().map(|address| address.ip()).chain(underlay).filter_map(|ip| node.source_towards(ip));
+    let gateways = baseline.routes.iter().filter_map(|route| route.gateway).filter(|gateway| node.has(*gateway));
+    let all: BTreeSet<IpAddr> =
+        sources.chain(gateways).chain(node.uplink_addresses()).filter(IpAddr::is_ipv4).collect();
+    all.into_iter().collect()
+}
+
+/// Destinations inside the cluster: the node on the link; pod, service and hijacked networks by the node.
+fn cluster_routes(
+    nics: &[Nic<'_>],
+    node_addresses: &[IpAddr],
+    node: &NodeFacts,
+    notes: &mut Vec<String>,
+) -> Vec<(IpNetwork, Option<IpAddr>)> {
+    let mut routes: BTreeMap<IpNetwork, Option<IpAddr>> =
+        node_addresses.iter().map(|address| (IpNetwork::from(*address), None)).collect();
+    let networks: BTreeSet<IpNetwork> = nics
+        .iter()
+        .flat_map(|nic| {
+            let settings = &nic.settings;
+            settings.overlay_pod_cidr.iter().chain(&settings.service_cidr).chain(&settings.hijack_cidr)
+        })
+        .filter(|network| network.is_ipv4())
+        .map(|network| subnet(*network))
+        .collect();
+    let underlay: Vec<IpNetwork> =
+        nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address)).collect();
+    match node.gateway_for(&underlay) {
+        Some(gateway) => {
+            for network in networks {
+                routes.entry(network).or_insert(Some(gateway));
+            }
+        }
+        None if networks.is_empty() => {}
+        None => {
+            notes.push("the node has no address of its own: no routes to pod, service and hijacked networks".into())
+        }
+    }
+    routes.into_iter().collect()
+}
+
+/// The default CNI's routes, for one table.
+fn baseline_routes(baseline: &Baseline, table: u32) -> Vec<Route> {
+    baseline
+        .routes
+        .iter()
+        .filter(|route| route.dst.is_ipv4())
+        .map(|found| Route {
+            table,
+            dst: found.dst,
+            metric: found.metric,
+            dev: Some(baseline.nic.to_string()),
+            gateway: found.gateway,
+            src: found.src,
+            scope: Scope(found.scope),
+            onlink: found.onlink,
+            kind: RouteKind::Unicast,
+            protocol: if table == MAIN { found.protocol } else { PROTOCOL },
+        })
+        .collect()
+}
+
+/// An attachment's own routes: its connected subnets, then those that IPAM gave.
+fn attachment_routes(attachment: &Attachment, table: u32) -> Vec<Route> {
+    let dev = attachment.key.ifname.as_str();
+    let addresses = attachment.addresses.iter().filter(|assigned| assigned.address.is_ipv4());
+    let connected = addresses
+        .clone()
+        .filter(|assigned| assigned.address.prefix() < 32)
+        .map(|assigned| Route { src: Some(assigned.address.ip()), ..route(table, assigned.address, None, dev) });
+    let given = attachment.routes.iter().filter(|given| given.dst.is_ipv4()).map(|given| {
+        let own_gateway = || addresses.clone().find_map(|assigned| assigned.gateway);
+        route(table, given.dst, given.gateway.or_else(own_gateway), dev)
+    });
+    let mut routes: Vec<Route> = connected.collect();
+    for route in given {
+        if !routes.iter().any(|known| known.key() == route.key()) {
+            routes.push(route);
+        }
+    }
+    routes
+}
+
+fn leaving_main(routes: &[Route]) -> impl Iterator<Item = RoutePattern> + '_ {
+    routes.iter().filter_map(|route| Some(RoutePattern { table: MAIN, dst: route.dst, dev: route.dev.clone()? }))
+}
+
+fn route(table: u32, dst: IpNetwork, gateway: Option<IpAddr>, dev: &str) -> Route {
+    Route {
+        table,
+        dst: subnet(dst),
+        metric: 0,
+        dev: Some(dev.to_owned()),
+        gateway,
+        src: None,
+        scope: if gateway.is_some() { Scope::GLOBAL } else { Scope::LINK },
+        onlink: false,
+        kind: RouteKind::Unicast,
+        protocol: PROTOCOL,
+    }
+}
+
+/// Without host bits: the kernel refuses a destination that has them.
+fn subnet(network: IpNetwork) -> IpNetwork {
+    IpNetwork::new(network.network(), network.prefix()).unwrap_or(network)
+}
+
+fn permanent(dev: &str, address: IpAddr, mac: schemas::name::Mac) -> Neighbour {
+    Neighbour { dev: dev.to_owned(), address, mac: Some(mac), permanent: true, protocol: PROTOCOL }
+}
+
+/// Collects which destinations and sources lead to which table, and gives priorities.
+#[derive(Default)]
+struct Rules {
+    /// Destination → table; the first NIC that claims one has it.
+    to: BTreeMap<IpNetwork, u32>,
+    /// (source, table), in the order of the NICs.
+    from: Vec<(IpAddr, u32)>,
+    /// What main reaches itself.
+    main: BTreeSet<IpNetwork>,
+    /// What a table holds besides what leads to it.
+    present: BTreeSet<(u32, IpNetwork)>,
+}
+
+impl Rules {
+    fn reached_by_main(&mut self, routes: impl Iterator<Item = Route>) {
+        self.main.extend(routes.filter(|route| !route.is_default()).map(|route| route.dst));
+    }
+
+    fn nic(&mut self, table: u32, routes: &[Route], addresses: impl Iterator<Item = IpAddr>) {
+        for route in routes.iter().filter(|route| !route.is_default()) {
+            self.to.entry(route.dst).or_insert(table);
+        }
+        self.from.extend(addresses.filter(IpAddr::is_ipv4).map(|address| (address, table)));
+    }
+
+    fn also_in<'r>(&mut self, table: u32, routes: impl Iterator<Item = &'r Route>) {
+        self.present.extend(routes.map(|route| (table, route.dst)));
+    }
+
+    /// `to` rules in ascending order of destination from the top down, so that a part of a network is asked before the
+    /// whole of it; then the `from` rules, which are asked before all of them.
+    fn number(mut self) -> Vec<Rule> {
+        self.to.retain(|destination, _| !self.main.contains(destination));
+        // A wide `to` rule must not swallow what main reaches more closely.
+        let swallowed: Vec<IpNetwork> = self
+            .main
+            .iter()
+            .filter(|inner| {
+                self.to.iter().any(|(outer, table)| {
+                    outer.prefix() < inner.prefix()
+                        && outer.contains(inner.network())
+                        && !self.present.contains(&(*table, **inner))
+                })
+            })
+            .copied()
+            .collect();
+        self.to.extend(swallowed.into_iter().map(|destination| (destination, MAIN)));
+        let to = self.to.iter().map(|(destination, table)| (None, Some(*destination), *table));
+        let from = self.from.iter().map(|(source, table)| (Some(IpNetwork::from(*source)), None, *table));
+        to.chain(from)
+            .zip((1..=tables::FIRST_PRIORITY).rev())
+            .map(|((from, to, table), priority)| Rule {
+                priority,
+                v6: false,
+                from,
+                to,
+                table,
+                other: None,
+                protocol: PROTOCOL,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,342 @@
+//! Random pods: what their attachments ask for, and what the kernel holds before anybody of us came.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+use plan::tables::MAIN;
+use plan::{Address, Desired, Link, LinkKind, NodeFacts, Plan, PlanInput, RP_FILTER, Route, RouteKind, Scope, plan};
+use proptest::prelude::*;
+use schemas::intent::{
+    AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorOverrides, CoordinatorSettings,
+    HostPeer, LinkIdentity, LinkIntent, LinkKindIntent, MacvlanMode, Outcome, PodRef, RouteIntent, Sandbox,
+};
+use schemas::name::{AttachmentKey, Mac};
+
+use crate::kernel::{Kernel, built_in_rules};
+
+/// One NIC that a pod has, may have, or had.
+#[derive(Debug, Clone)]
+pub(crate) struct Nic {
+    /// Its subnet is 10.{subnet}.0.0/16; two NICs may share one.
+    pub(crate) subnet: u8,
+    /// We make the link; else the reference macvlan did.
+    pub(crate) made: bool,
+    pub(crate) gateway: bool,
+    /// A pool route to all of 10.0.0.0/8.
+    pub(crate) wide: bool,
+    /// The coordinator was asked.
+    pub(crate) coordinated: bool,
+    pub(crate) tuned: bool,
+    pub(crate) attached: bool,
+}
+
+/// A pod. NICs are net1, net2, ... by place.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) nics: Vec<Nic>,
+    /// 0 says nothing, 1 eth0, 2 net1, ...
+    pub(crate) default_nic: u8,
+    pub(crate) calico: bool,
+}
+
+pub(crate) fn nic(wide: bool) -> impl Strategy<Value = Nic> {
+    let chance = |percent: u32| prop::bool::weighted(f64::from(percent) / 100.0);
+    (6u8..9, any::<bool>(), chance(85), chance(15), chance(85), chance(85)).prop_map(
+        move |(subnet, made, gateway, is_wide, coordinated, tuned)| Nic {
+            subnet,
+            made,
+            gateway,
+            wide: wide && is_wide && gateway && coordinated && tuned,
+            coordinated,
+            tuned,
+            attached: true,
+        },
+    )
+}
+
+pub(crate) fn world(wide: bool) -> impl Strategy<Value = World> {
+    (prop::collection::vec(nic(wide), 1..=3), 0u8..5, any::<bool>()).prop_map(|(nics, default_nic, calico)| World {
+        nics,
+        default_nic,
+        calico,
+    })
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+pub(crate) fn name(place: usize) -> String {
+    format!("net{}", place + 1)
+}
+
+pub(crate) fn address(place: usize, nic: &Nic) -> IpNetwork {
+    IpNetwork::new(Ipv4Addr::new(10, nic.subnet, 212, 200 + u8::try_from(place).unwrap()).into(), 16).unwrap()
+}
+
+pub(crate) fn gateway(nic: &Nic) -> IpAddr {
+    Ipv4Addr::new(10, nic.subnet, 0, 1).into()
+}
+
+fn mac(place: usize) -> Mac {
+    Mac([2, 0xd1, 0, 0, 0, u8::try_from(place).unwrap()])
+}
+
+pub(crate) fn route(table: u32, dst: &str, via: Option<IpAddr>, dev: &str, protocol: u8) -> Route {
+    Route {
+        table,
+        dst: net(dst),
+        metric: 0,
+        dev: Some(dev.into()),
+        gateway: via,
+        src: None,
+        scope: if via.is_some() { Scope::GLOBAL } else { Scope::LINK },
+        onlink: false,
+        kind: RouteKind::Unicast,
+        protocol,
+    }
+}
+
+pub(crate) fn link(name: &str, index: u32, kind: LinkKind, mac: Option<Mac>) -> Link {
+    Link { name: name.into(), index, kind, mac, mtu: 1500, up: true, alias: None, lower: None, tx_queue_len: 1000 }
+}
+
+pub(crate) fn node() -> NodeFacts {
+    let address =
+        |dev: &str, text: &str| Address { dev: dev.into(), address: net(text), scope: Scope::GLOBAL, protocol: 0 };
+    let connected = Route { src: Some(ip("10.6.212.131")), ..route(MAIN, "10.6.0.0/16", None, "ens192", 2) };
+    NodeFacts {
+        addresses: vec![address("ens192", "10.6.212.131/16"), address("cilium_host", "10.233.65.96/32")],
+        routes: vec![
+            route(MAIN, "0.0.0.0/0", Some(ip("10.6.0.1")), "ens192", 3),
+            connected,
+            route(MAIN, "10.233.120.101/32", None, "lxc1", 3),
+        ],
+    }
+}
+
+fn settings() -> CoordinatorSettings {
+    CoordinatorSettings {
+        mode: schemas::intent::CoordinatorMode::Auto,
+        tune_pod_routes: true,
+        default_route_nic: None,
+        overlay_pod_cidr: vec![net("10.233.64.0/18")],
+        service_cidr: vec![net("10.233.0.0/18")],
+        hijack_cidr: vec![net("169.254.0.0/16")],
+        host_rule_table: 500,
+        pod_rp_filter: 0,
+        tx_queue_len: 0,
+    }
+}
+
+impl World {
+    fn nic_gateway(&self) -> IpAddr {
+        if self.calico { ip("169.254.1.1") } else { ip("10.233.65.96") }
+    }
+
+    fn sandbox(&self) -> Sandbox {
+        let gateway = self.nic_gateway();
+        let baseline_route = |dst, gateway, scope| BaselineRoute {
+            dst,
+            gateway,
+            src: None,
+            scope,
+            metric: 0,
+            onlink: false,
+            protocol: 3,
+        };
+        Sandbox {
+            container: "c0".parse().unwrap(),
+            netns: None,
+            baseline: Some(Baseline {
+                nic: "eth0".parse().unwrap(),
+                index: 2,
+                mac: mac(200),
+                addresses: vec![net("10.233.120.101/32")],
+                routes: vec![
+                    baseline_route(net("0.0.0.0/0"), Some(gateway), 0),
+                    baseline_route(IpNetwork::from(gateway), None, 253),
+                ],
+                peer: Some(HostPeer { name: "lxc1".parse().unwrap(), index: 9, mac: mac(201) }),
+            }),
+            generation: 1,
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn attachment(&self, place: usize, nic: &Nic) -> Attachment {
+        let via = nic.gateway.then(|| gateway(nic));
+        let named = match self.default_nic {
+            0 => None,
+            1 => Some("eth0".to_owned()),
+            number => Some(name(usize::from(number) - 2)),
+        };
+        let routes = via
+            .iter()
+            .flat_map(|_| ["0.0.0.0/0"].into_iter().chain(nic.wide.then_some("10.0.0.0/8")))
+            .map(|dst| RouteIntent { dst: net(dst), gateway: via });
+        let coordinate = CoordinateIntent {
+            conf: CoordinatorOverrides { tune_pod_routes: Some(nic.tuned), ..CoordinatorOverrides::default() },
+            annotated_default_nic: named,
+            cluster: settings(),
+        };
+        Attachment {
+            key: AttachmentKey { container: "c0".parse().unwrap(), ifname: name(place).parse().unwrap() },
+            network: "n".parse().unwrap(),
+            pod: PodRef::default(),
+            ordinal: u32::try_from(place).unwrap(),
+            generation: 1,
+            addresses: vec![AssignedAddress { address: address(place, nic), gateway: via, pool: "p".into() }],
+            routes: routes.collect(),
+            allocated: nic.attached,
+            link: nic.made.then(|| LinkIntent {
+                kind: LinkKindIntent::Macvlan(MacvlanMode::Bridge),
+                master: "ens192".parse().unwrap(),
+                master_in_container: false,
+                mtu: Some(1500),
+                mac: mac(place),
+            }),
+            link_wanted: nic.attached && nic.made,
+            foreign_link: (!nic.made).then(|| LinkIdentity { index: self.index(place), mac: mac(place) }),
+            coordinate: (nic.attached && nic.coordinated).then_some(coordinate),
+            closing: false,
+        }
+    }
+
+    fn index(&self, place: usize) -> u32 {
+        10 + u32::try_from(place).unwrap()
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        let attachments: Vec<Attachment> =
+            self.nics.iter().enumerate().map(|(place, nic)| self.attachment(place, nic)).collect();
+        plan(PlanInput { sandbox: &self.sandbox(), attachments: &attachments, node: &node(), cluster: None })
+    }
+
+    pub(crate) fn desired(&self) -> Desired {
+        self.plan().pod
+    }
+
+    /// What the default CNI leaves.
+    pub(crate) fn baseline(&self) -> Kernel {
+        let gateway = self.nic_gateway();
+        let other = |kind: &str| LinkKind::Other(kind.to_owned());
+        Kernel {
+            links: vec![link("lo", 1, other("loopback"), None), link("eth0", 2, LinkKind::Veth, Some(mac(200)))],
+            addresses: vec![Address {
+                dev: "eth0".into(),
+                address: net("10.233.120.101/32"),
+                scope: Scope::GLOBAL,
+                protocol: 0,
+            }],
+            routes: vec![
+                route(MAIN, "0.0.0.0/0", Some(gateway), "eth0", 3),
+                route(MAIN, &gateway.to_string(), None, "eth0", 3),
+            ],
+            rules: built_in_rules(),
+            neighbours: Vec::new(),
+            sysctls: [(RP_FILTER.to_owned(), "1".to_owned())].into(),
+        }
+    }
+
+    /// The reference macvlan adds its link: its routes come before what is there.
+    pub(crate) fn attach_foreign(&self, place: usize, kernel: &mut Kernel) {
+        let nic = &self.nics[place];
+        if nic.made || !nic.attached || kernel.links.iter().any(|link| link.index == self.index(place)) {
+            return;
+        }
+        let dev = name(place);
+        kernel.links.push(link(&dev, self.index(place), LinkKind::Macvlan(MacvlanMode::Bridge), Some(mac(place))));
+        let address = Address { dev: dev.clone(), address: address(place, nic), scope: Scope::GLOBAL, protocol: 0 };
+        kernel.apply(&plan::Step::AddAddress(address)).unwrap();
+        let via = nic.gateway.then(|| gateway(nic));
+        for dst in via.iter().flat_map(|_| ["0.0.0.0/0"].into_iter().chain(nic.wide.then_some("10.0.0.0/8"))) {
+            kernel.apply(&plan::Step::AddRoute(route(MAIN, dst, via, &dev, 3), plan::Placement::Before)).unwrap();
+        }
+    }
+
+    /// And takes it away.
+    pub(crate) fn detach_foreign(&self, place: usize, kernel: &mut Kernel) {
+        if !self.nics[place].made {
+            kernel.delete_link(&name(place));
+        }
+    }
+
+    pub(crate) fn start(&self) -> Kernel {
+        let mut kernel = self.baseline();
+        (0..self.nics.len()).for_each(|place| self.attach_foreign(place, &mut kernel));
+        kernel
+    }
+}
+
+/// Objects of other programs: never touched.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Foreign {
+    pub(crate) links: Vec<Link>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) rules: Vec<plan::Rule>,
+}
+
+impl Foreign {
+    /// flannel, docker, Calico, Cilium, and tables made by hand; `which` picks some.
+    pub(crate) fn pick(which: u8) -> Self {
+        let is = |bit: u8| which & (1 << bit) != 0;
+        let mut all = Self::default();
+        let rule = |priority, table, from: Option<&str>, to: Option<&str>, other: Option<&str>| plan::Rule {
+            priority,
+            v6: false,
+            from: from.map(net),
+            to: to.map(net),
+            table,
+            other: other.map(str::to_owned),
+            protocol: 3,
+        };
+        let other = |kind: &str| LinkKind::Other(kind.to_owned());
+        if is(0) {
+            all.links.push(link("flannel.1", 50, other("vxlan"), Some(mac(50))));
+            all.routes.push(route(MAIN, "10.244.0.0/16", None, "flannel.1", 3));
+        }
+        if is(1) {
+            all.links.push(link("docker0", 51, other("bridge"), Some(mac(51))));
+            all.routes.push(route(MAIN, "172.17.0.0/16", None, "docker0", 2));
+        }
+        if is(2) {
+            all.links.push(link("cali0123456789a", 52, LinkKind::Veth, Some(mac(52))));
+            all.routes.push(route(MAIN, "192.168.66.5/32", None, "cali0123456789a", 3));
+        }
+        if is(3) {
+            all.links.push(link("cilium_host", 53, LinkKind::Veth, Some(mac(53))));
+            all.rules.push(rule(9, 2004, None, None, Some("fwmark 0x200/0xf00")));
+            all.routes.push(route(2004, "0.0.0.0/0", None, "cilium_host", 3));
+        }
+        if is(4) {
+            all.rules.push(rule(5000, 200, Some("192.168.7.0/24"), None, None));
+            all.routes.push(route(200, "192.168.7.0/24", None, "eth0", 3));
+        }
+        if is(5) {
+            all.rules.push(rule(32766, 100, None, Some("192.168.9.0/24"), None));
+            all.routes.push(route(100, "192.168.9.0/24", None, "eth0", 3));
+        }
+        all
+    }
+
+    pub(crate) fn put(&self, kernel: &mut Kernel) {
+        kernel.links.extend(self.links.iter().cloned());
+        kernel.routes.extend(self.routes.iter().cloned());
+        self.rules.iter().for_each(|rule| kernel.add_rule(rule));
+    }
+
+    pub(crate) fn is_untouched(&self, kernel: &Kernel) -> Result<(), String> {
+        let lost_link = self.links.iter().find(|link| !kernel.links.contains(link));
+        let lost_route = self.routes.iter().find(|route| !kernel.routes.contains(route));
+        let lost_rule = self.rules.iter().find(|rule| !kernel.rules.contains(rule));
+        match (lost_link, lost_route, lost_rule) {
+            (None, None, None) => Ok(()),
+            lost => Err(format!("{lost:?}")),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The plugins of a generated CNI configuration list, each with its keys in the order of the contract
+//! (../spec/controller.md 2.1 and 2.2). Nothing is checked here.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::coordinator::Mode;
+use super::multus_config::VlanMode;
+use super::route::Route;
+use crate::cni::version::CniVersion;
+use crate::name::NetworkName;
+
+/// The list.
+#[derive(Serialize)]
+pub(super) struct ConfigList<'a> {
+    #[serde(rename = "cniVersion")]
+    pub(super) cni_version: CniVersion,
+    pub(super) name: NetworkName,
+    pub(super) plugins: Vec<Plugin<'a>>,
+}
+
+/// One plugin of the list.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Plugin<'a> {
+    Ifacer(Ifacer<'a>),
+    Uplink(UplinkPlugin<'a>),
+    Vlan(VlanPlugin<'a>),
+    Chained(Value),
+    Coordinator(Coordinator),
+}
+
+/// Makes the VLAN and the bond on the node.
+#[derive(Serialize)]
+pub(super) struct Ifacer<'a> {
+    #[serde(rename = "vlanID", skip_serializing_if = "Option::is_none")]
+    pub(super) vlan_id: Option<i32>,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) interfaces: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bond: Option<IfacerBond<'a>>,
+}
+
+/// The bond that ifacer makes.
+#[derive(Serialize)]
+pub(super) struct IfacerBond<'a> {
+    pub(super) name: &'a str,
+    pub(super) mode: i32,
+    pub(super) options: &'a str,
+}
+
+/// macvlan or ipvlan.
+#[derive(Serialize)]
+pub(super) struct UplinkPlugin<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) master: String,
+    /// ipvlan goes with its own default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<&'static str>,
+    pub(super) mtu: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+}
+
+/// vlan.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VlanPlugin<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) master: &'a str,
+    pub(super) vlan_mode: VlanMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vlan_id: Option<i32>,
+    pub(super) mtu: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+}
+
+/// The addresses.
+#[derive(Serialize)]
+pub(super) struct Ipam<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "default_ipv4_ippool", skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) ipv4: &'a [String],
+    #[serde(rename = "default_ipv6_ippool", skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) ipv6: &'a [String],
+}
+
+/// The coordinator, with what of it beats the SpiderCoordinator.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Coordinator {
+    pub(super) tx_queue_len: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) veth_link_address: String,
+    #[serde(rename = "vethMTU", skip_serializing_if = "Option::is_none")]
+    pub(super) veth_mtu: Option<i32>,
+    pub(super) tune_pod_routes: bool,
+    #[serde(rename = "podMACPrefix", skip_serializing_if = "String::is_empty")]
+    pub(super) pod_mac_prefix: String,
+    pub(super) mode: Mode,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    /// The plugin's spelling; the custom resource writes podDefaultRouteNIC.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) pod_default_route_nic: String,
+    #[serde(rename = "podRPFilter", skip_serializing_if = "Option::is_none")]
+    pub(super) pod_rp_filter: Option<i32>,
+    #[serde(rename = "hijackCIDR", skip_serializing_if = "Vec::is_empty")]
+    pub(super) hijack_cidr: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) policy_routes: Vec<Route>,
+}

@@ -1,0 +1,13 @@
+//! A route as the custom resources write it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A destination and the gateway towards it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Route {
+    /// The destination as a CIDR.
+    pub dst: String,
+    /// The address of the gateway, of the same family.
+    pub gw: String,
+}

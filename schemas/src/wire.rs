@@ -1,0 +1,374 @@
+//! What crosses the agent's socket: one request and one answer per connection.
+//!
+//! A message is a length of four bytes, big endian, and that many bytes of JSON, at most [`MAX_MESSAGE`].
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cni::error::CniError;
+use crate::cni::netconf::{CoordinatorConf, SpiderpoolIpam};
+use crate::cni::result::CniResult;
+use crate::intent::{AssignedAddress, LinkKindIntent, PodRef, RouteIntent};
+use crate::name::{AttachmentKey, ContainerId, IfName, Mac, NetworkName};
+
+/// The version of this protocol; agent and plugins are installed together, so only equal ones talk.
+pub const PROTOCOL: u16 = 1;
+/// The most bytes of a message: larger ones are refused before anything is read into memory.
+pub const MAX_MESSAGE: usize = 1 << 20;
+/// Where the agent listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/dragline/agent.sock";
+/// Where the agent keeps its state unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/dragline";
+/// The spool's folder below the state directory.
+pub const SPOOL_DIR: &str = "spool";
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    /// [`PROTOCOL`].
+    pub protocol: u16,
+    /// Milliseconds from now in which the asker wants an answer.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Call {
+    /// ADD as IPAM plugin: addresses for an attachment. Answer: `Result`.
+    Allocate(AllocateCall),
+    /// ADD as main plugin: a link with addresses. Answer: `Result`.
+    Attach(AttachCall),
+    /// ADD as coordinator: routes in order. Answer: `Done` (the caller has the result already).
+    Coordinate(CoordinateCall),
+    /// DEL of any plugin. Answer: `Done`.
+    Withdraw(Withdrawal),
+    /// CHECK of any plugin. Answer: `Differences`.
+    Verify(VerifyCall),
+    /// GC of any plugin. Answer: `Done`.
+    Collect(CollectCall),
+    /// STATUS of any plugin. Answer: `Done`.
+    Ready(ReadyCall),
+    /// `dragline get`. Answer: `Objects`.
+    Get(GetCall),
+    /// `dragline plan`. Answer: `Plans`.
+    Plan(PodQuery),
+    /// `dragline check`. Answer: `Differences`.
+    Check(PodQuery),
+    /// `dragline status`. Answer: `Status`.
+    Status,
+}
+
+/// Which of our plugins a call comes from, and so which part of an attachment it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Part {
+    /// `spiderpool`, called as IPAM by a main plugin.
+    Addresses,
+    /// `macvlan`: the link and, when its IPAM is ours, the addresses.
+    Link,
+    /// `coordinator`.
+    Routes,
+}
+
+/// Where a call is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// The attachment.
+    pub key: AttachmentKey,
+    /// The network configuration's name.
+    pub network: NetworkName,
+    /// `CNI_NETNS`, absolute; on ADD always there.
+    pub netns: Option<String>,
+    /// The pod of `CNI_ARGS`.
+    pub pod: PodRef,
+}
+
+/// ADD as IPAM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllocateCall {
+    /// Where.
+    pub place: Place,
+    /// The `ipam` object.
+    pub ipam: SpiderpoolIpam,
+}
+
+/// ADD as main plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachCall {
+    /// Where.
+    pub place: Place,
+    /// The kind of link.
+    pub kind: LinkKindIntent,
+    /// The uplink; None takes the interface of the default route, as the reference plugin does.
+    pub master: Option<IfName>,
+    /// The uplink is in the pod's namespace.
+    pub master_in_container: bool,
+    /// The MTU; None takes the uplink's.
+    pub mtu: Option<u32>,
+    /// The hardware address, where the runtime or the configuration asks for one.
+    pub mac: Option<Mac>,
+    /// Where the addresses come from.
+    pub ipam: AttachIpam,
+}
+
+/// Where a main plugin's addresses come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AttachIpam {
+    /// No `ipam`: the link alone.
+    None,
+    /// Ours.
+    Spiderpool(SpiderpoolIpam),
+    /// Another IPAM plugin's, which our plugin has called.
+    Given {
+        /// Its addresses.
+        addresses: Vec<AssignedAddress>,
+        /// Its routes.
+        routes: Vec<RouteIntent>,
+    },
+}
+
+/// ADD as coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CoordinateCall {
+    /// Where.
+    pub place: Place,
+    /// The network configuration.
+    pub conf: CoordinatorConf,
+    /// What the plugins before us made.
+    pub prev_result: CniResult,
+}
+
+/// DEL: also the content of a spool file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Withdrawal {
+    /// The attachment. Nothing else is needed: DEL works with another configuration and without a namespace.
+    pub key: AttachmentKey,
+    /// Which part of it.
+    pub part: Part,
+}
+
+/// CHECK.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyCall {
+    /// Where.
+    pub place: Place,
+    /// Which part.
+    pub part: Part,
+}
+
+/// GC: all attachments of `network` that are not in `valid` are withdrawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectCall {
+    /// The network configuration's name.
+    pub network: NetworkName,
+    /// Which part.
+    pub part: Part,
+    /// `cni.dev/valid-attachments`.
+    pub valid: Vec<ValidAttachment>,
+}
+
+/// An attachment that the runtime still has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ValidAttachment {
+    /// The sandbox.
+    #[serde(rename = "containerID")]
+    pub container: ContainerId,
+    /// The interface.
+    pub ifname: IfName,
+}
+
+/// STATUS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadyCall {
+    /// Which plugin asks.
+    pub part: Part,
+    /// The pools that its configuration names, if any.
+    pub pools: Vec<String>,
+}
+
+/// The kinds that `dragline get` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// SpiderIPPools with their counts.
+    Ippools,
+    /// SpiderEndpoints.
+    Endpoints,
+    /// Attachments as the store has them.
+    Attachments,
+    /// Addresses that this node holds.
+    Leases,
+    /// The SpiderCoordinator in force.
+    Coordinator,
+    /// History.
+    Journal,
+}
+
+/// `dragline get`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GetCall {
+    /// Of which kind.
+    pub kind: Kind,
+    /// Only the one of this name.
+    pub name: Option<String>,
+    /// Only those of this Kubernetes namespace.
+    pub namespace: Option<String>,
+}
+
+/// Which pods a question is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodQuery {
+    /// The pod's namespace; None is every one.
+    pub namespace: Option<String>,
+    /// The pod's name or the container ID; None is every one.
+    pub pod: Option<String>,
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// Recorded, and where the call waits for it, converged.
+    Done,
+    /// A CNI result in the newest shape; the plugin prints it in the version it was asked in.
+    Result(CniResult),
+    /// Desired against observed, a line each; none when they agree.
+    Differences(Vec<Difference>),
+    /// Objects in the shape of their kind: the custom resource's JSON, or the record's.
+    Objects(Vec<Value>),
+    /// Plans of pods.
+    Plans(Vec<PodPlan>),
+    /// The agent's state.
+    Status(StatusReport),
+    /// It failed.
+    Error(CniError),
+}
+
+/// Something that is not as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// `namespace/pod`, a container ID where no pod is known, or `node`.
+    pub place: String,
+    /// The `ip` command that would put it right.
+    pub step: String,
+}
+
+/// `dragline plan` of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPlan {
+    /// `namespace/name`.
+    pub pod: String,
+    /// The sandbox.
+    pub container: ContainerId,
+    /// The namespace's path.
+    pub netns: String,
+    /// What is wanted in the pod, as `ip` commands that would make it from nothing.
+    pub wanted: Vec<String>,
+    /// What is wanted on the node for this pod.
+    pub wanted_on_node: Vec<String>,
+    /// What would be changed now, in order.
+    pub changes: Vec<String>,
+}
+
+/// `dragline status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusReport {
+    /// Nothing is missing for ADD to work.
+    pub ready: bool,
+    /// What is missing, a line each.
+    pub reasons: Vec<String>,
+    /// The agent's version.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// How many sandboxes there are.
+    pub sandboxes: u64,
+    /// How many of them are not as wanted.
+    pub unconverged: u64,
+    /// Addresses in use.
+    pub allocated: u64,
+    /// What the operator should know about: fights, quarantined records, overlapping pools.
+    pub warnings: Vec<String>,
+}
+
+/// Why a message could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The other end is too slow, gone, or not there.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Too long.
+    #[error("message of {0} bytes is longer than the {MAX_MESSAGE} allowed")]
+    TooLong(usize),
+    /// Not the JSON of this message.
+    #[error("message is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// When it is too long or the writer fails.
+pub fn write_frame<T: Serialize>(writer: &mut impl Write, message: &T) -> Result<(), FrameError> {
+    writer.write_all(&encode_frame(message)?)?;
+    writer.flush()?;
+    Ok(())
+}
+
+/// A message with its length before it.
+///
+/// # Errors
+/// When it is too long.
+pub fn encode_frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > MAX_MESSAGE {
+        return Err(FrameError::TooLong(length));
+    }
+    let prefix = u32::try_from(length).map_err(|_| FrameError::TooLong(length))?;
+    frame[..4].copy_from_slice(&prefix.to_be_bytes());
+    Ok(frame)
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// When it is too long, cut off, or not this message.
+pub fn read_frame<T: for<'de> Deserialize<'de>>(reader: &mut impl Read) -> Result<T, FrameError> {
+    let mut prefix = [0; 4];
+    reader.read_exact(&mut prefix)?;
+    let length = frame_length(prefix)?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The length that a message's first four bytes announce.
+///
+/// # Errors
+/// When it is too long.
+pub fn frame_length(prefix: [u8; 4]) -> Result<usize, FrameError> {
+    let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
+    if length > MAX_MESSAGE { Err(FrameError::TooLong(length)) } else { Ok(length) }
+}

@@ -1,0 +1,27 @@
+//! What the store has done since it was opened.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts since the store was opened; they only grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Transactions that wrote something, each of one or many changes.
+    pub commits: AtomicU64,
+    /// Changes that were acknowledged, those that changed nothing included.
+    pub changes: AtomicU64,
+    /// Calls of fdatasync for commits.
+    pub syncs: AtomicU64,
+    /// Bytes of keys and values that commits wrote.
+    pub bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, number: u64) {
+        counter.fetch_add(number, Relaxed);
+    }
+
+    /// One of the counters now.
+    pub fn read(counter: &AtomicU64) -> u64 {
+        counter.load(Relaxed)
+    }
+}

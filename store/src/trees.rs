@@ -1,0 +1,179 @@
+//! Names of the trees and shapes of their keys: the one file that knows either.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use schemas::name::{AttachmentKey, ContainerId};
+
+/// One tree of the store. The order is that of `Trees`, not of the disk; the names are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TreeName {
+    /// Interfaces as wanted. Key: container ID, 0x00, interface name.
+    Attachments,
+    /// Addresses that are not free. Key: 4 or 6, then the address in network order: the keys' order is the addresses'.
+    Allocations,
+    /// Sandboxes. Key: container ID.
+    Sandboxes,
+    /// Addresses that this node holds of each pool.
+    Leases,
+    /// What was last seen of the outside. Key: a text.
+    Catalogue,
+    /// Status writes that the API server has not confirmed.
+    Outbox,
+    /// Bounded history.
+    Journal,
+    /// The store itself. Keys: format, node, boot.
+    Meta,
+}
+
+/// Every tree, each at the index that its `TreeName` casts to.
+pub(crate) const ALL: [TreeName; 8] = [
+    TreeName::Attachments,
+    TreeName::Allocations,
+    TreeName::Sandboxes,
+    TreeName::Leases,
+    TreeName::Catalogue,
+    TreeName::Outbox,
+    TreeName::Journal,
+    TreeName::Meta,
+];
+
+/// Meta key of the format version, a decimal text.
+pub(crate) const META_FORMAT: &[u8] = b"format";
+/// Meta key of the node's name.
+pub(crate) const META_NODE: &[u8] = b"node";
+/// Meta key of the boot ID under which the store was last opened.
+pub(crate) const META_BOOT: &[u8] = b"boot";
+
+impl TreeName {
+    /// The name on disk.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attachments => "attachments",
+            Self::Allocations => "allocations",
+            Self::Sandboxes => "sandboxes",
+            Self::Leases => "leases",
+            Self::Catalogue => "catalogue",
+            Self::Outbox => "outbox",
+            Self::Journal => "journal",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+impl std::fmt::Display for TreeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// All trees, opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Trees(Vec<sled::Tree>);
+
+impl Trees {
+    /// Opens every tree, making those that are not there yet.
+    pub(crate) fn open(db: &sled::Db) -> Result<Self, sled::Error> {
+        ALL.iter().map(|name| db.open_tree(name.as_str())).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// One of them.
+    pub(crate) fn tree(&self, name: TreeName) -> &sled::Tree {
+        &self.0[name as usize]
+    }
+
+    /// All of them, each at its name's index: what one transaction goes over.
+    pub(crate) fn as_slice(&self) -> &[sled::Tree] {
+        &self.0
+    }
+}
+
+/// Key of an attachment. No container ID has a 0x00, so one sandbox's interfaces stand together under one prefix.
+pub(crate) fn attachment_key(key: &AttachmentKey) -> Vec<u8> {
+    let (container, ifname) = (key.container.as_str(), key.ifname.as_str());
+    let mut bytes = Vec::with_capacity(container.len() + 1 + ifname.len());
+    bytes.extend_from_slice(container.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(ifname.as_bytes());
+    bytes
+}
+
+/// Key of an allocation.
+pub(crate) fn allocation_key(address: IpAddr) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(17);
+    match address {
+        IpAddr::V4(v4) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&v6.octets());
+        }
+    }
+    bytes
+}
+
+/// Key of a sandbox.
+pub(crate) fn sandbox_key(container: &ContainerId) -> Vec<u8> {
+    container.as_str().as_bytes().to_vec()
+}
+
+/// A key as a person would write it, whatever bytes it has.
+pub(crate) fn readable_key(tree: TreeName, key: &[u8]) -> String {
+    if tree == TreeName::Allocations {
+        match key.split_first() {
+            Some((4, rest)) => {
+                if let Ok(octets) = <[u8; 4]>::try_from(rest) {
+                    return Ipv4Addr::from(octets).to_string();
+                }
+            }
+            Some((6, rest)) => {
+                if let Ok(octets) = <[u8; 16]>::try_from(rest) {
+                    return Ipv6Addr::from(octets).to_string();
+                }
+            }
+            _ => {}
+        }
+    }
+    let slashed: Vec<u8> = key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect();
+    slashed.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_tree_stands_at_its_own_index() {
+        for (index, name) in ALL.into_iter().enumerate() {
+            assert_eq!(name as usize, index);
+        }
+    }
+
+    #[test]
+    fn keys_read_as_people_write_them() {
+        let key = AttachmentKey { container: "abc".parse().unwrap(), ifname: "net1".parse().unwrap() };
+        assert_eq!(readable_key(TreeName::Attachments, &attachment_key(&key)), "abc/net1");
+        for text in ["10.6.168.101", "fd00::6:1"] {
+            assert_eq!(readable_key(TreeName::Allocations, &allocation_key(text.parse().unwrap())), text);
+        }
+        assert_eq!(readable_key(TreeName::Allocations, &[9, b'a']), "\\ta");
+        assert_eq!(readable_key(TreeName::Allocations, &[4, 1]), "\\x04\\x01");
+    }
+
+    proptest! {
+        #[test]
+        fn allocation_keys_sort_as_addresses(a: IpAddr, b: IpAddr) {
+            prop_assert_eq!(allocation_key(a).cmp(&allocation_key(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn no_key_panics(key: Vec<u8>) {
+            for tree in ALL {
+                let _ = readable_key(tree, &key);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The store from outside: opened, written by many, killed, damaged.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something it needs is missing")]
+
+mod damage;
+mod durable;
+mod kill;
+mod opening;
+mod sample;

@@ -1,0 +1,209 @@
+//! Opening: made once and whole, for one process, one node, and a format that is known.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use store::{OpenError, Store};
+
+use crate::sample::*;
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    (dir, path)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_store_is_made_with_the_directories_above_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/store");
+    let store = open(&path);
+    let meta = store.meta();
+    assert_eq!((meta.format_version, meta.node.as_str(), meta.boot_id.as_str()), (1, NODE, BOOT));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(names(&dir.path().join("a/b")), ["store", "store.lock"]);
+}
+
+#[test]
+fn the_boot_before_is_remembered() {
+    let (_dir, path) = place();
+    assert_eq!(open(&path).meta().previous_boot_id, None);
+    assert_eq!(open(&path).meta().previous_boot_id.as_deref(), Some(BOOT));
+    drop(Store::open(&path, NODE, "other").unwrap());
+    let again = open(&path);
+    assert_eq!(again.meta().previous_boot_id.as_deref(), Some("other"));
+    assert_eq!(again.meta().boot_id, BOOT);
+}
+
+#[test]
+fn a_second_open_is_refused_and_the_next_is_not() {
+    let (_dir, path) = place();
+    for _ in 0..20 {
+        let store = open(&path);
+        store.commit(put(1)).unwrap();
+        let error = Store::open(&path, NODE, BOOT).unwrap_err();
+        assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the store {} is in use by process {}: stop that, or choose another state directory",
+                path.display(),
+                std::process::id()
+            )
+        );
+        drop(store);
+    }
+}
+
+#[test]
+fn a_store_that_another_program_has_open_is_refused() {
+    let (_dir, path) = place();
+    open(&path).close();
+    let file = fs::File::open(path.join("db")).unwrap();
+    file.lock().unwrap();
+    let error = Store::open(&path, NODE, BOOT).unwrap_err();
+    assert!(error.to_string().contains("in use by another program that uses sled"), "{error}");
+}
+
+#[test]
+fn another_nodes_store_is_refused() {
+    let (_dir, path) = place();
+    open(&path).close();
+    let error = Store::open(&path, "node2", BOOT).unwrap_err();
+    assert!(error.to_string().contains("belongs to node \"node1\", and this is node \"node2\""), "{error}");
+    // Asking has changed nothing.
+    open(&path).close();
+}
+
+#[test]
+fn a_newer_format_is_refused_naming_both() {
+    let (_dir, path) = place();
+    open(&path).close();
+    write_meta(&path, "format", "3");
+    let error = Store::open(&path, NODE, BOOT).unwrap_err();
+    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 1, .. }), "{error}");
+    assert!(error.to_string().contains("has format version 3, and this dragline knows versions up to 1"), "{error}");
+}
+
+#[test]
+fn a_store_that_does_not_say_what_it_is_is_refused() {
+    let (_dir, path) = place();
+    open(&path).close();
+    write_meta(&path, "format", "one");
+    let error = Store::open(&path, NODE, BOOT).unwrap_err();
+    assert!(error.to_string().contains("is damaged: its format version is \"one\""), "{error}");
+}
+
+/// A meta entry with a right envelope.
+fn write_meta(path: &Path, key: &str, text: &str) {
+    let mut payload = vec![text.len() as u8];
+    payload.extend_from_slice(text.as_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[8, 1]);
+    hasher.update(&payload);
+    let mut value = vec![8, 1];
+    value.extend_from_slice(&hasher.finalize().to_le_bytes());
+    value.extend_from_slice(&payload);
+    let db = sled::Config::new().path(path).segment_size(4 << 20).flush_every_ms(None).open().unwrap();
+    db.open_tree("meta").unwrap().insert(key, value).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    fs::File::open(path.join("db")).unwrap().lock().unwrap();
+}
+
+#[test]
+fn the_rest_of_an_interrupted_creation_is_removed() {
+    let (dir, path) = place();
+    let unfinished = dir.path().join("store.creating");
+    for existing in [false, true] {
+        fs::create_dir_all(unfinished.join("blobs")).unwrap();
+        fs::write(unfinished.join("db"), b"half").unwrap();
+        let store = open(&path);
+        assert!(!unfinished.exists());
+        if existing {
+            assert_eq!(store.load().unwrap().sandboxes, [sandbox(1)]);
+        } else {
+            store.commit(put(1)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_empty_directory_is_no_store_and_a_half_one_is_damage() {
+    let (_dir, path) = place();
+    fs::create_dir(&path).unwrap();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    drop(store);
+    for file in ["db", "conf"] {
+        let aside = path.with_extension("aside");
+        fs::rename(path.join(file), &aside).unwrap();
+        let error = Store::open(&path, NODE, BOOT).unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        assert!(!path.join(file).exists(), "nothing is made up in its place");
+        fs::rename(&aside, path.join(file)).unwrap();
+    }
+    assert_eq!(open(&path).load().unwrap().sandboxes, [sandbox(1)]);
+}
+
+#[test]
+fn garbage_in_place_of_the_log_is_refused_or_empty_never_a_panic() {
+    let (_dir, path) = place();
+    open(&path).close();
+    for content in [&b""[..], b"x", &[0xff; 5000], &[0; 70_000]] {
+        for snapshot in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
+            if snapshot.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
+                fs::remove_file(snapshot).unwrap();
+            }
+        }
+        fs::write(path.join("db"), content).unwrap();
+        let error = Store::open(&path, NODE, BOOT).unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    }
+}
+
+/// The snapshot that sled has written, by name.
+fn snapshot_name(path: &Path) -> String {
+    names(path).into_iter().find(|name| name.starts_with("snap.")).expect("sled writes one when it opens")
+}
+
+#[test]
+fn a_whole_snapshot_under_way_is_finished() {
+    let (_dir, path) = place();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    drop(store);
+    // Opening writes the snapshot.
+    open(&path).close();
+    let name = snapshot_name(&path);
+    fs::rename(path.join(&name), path.join(format!("{name}.generating"))).unwrap();
+    let store = open(&path);
+    assert_eq!(store.load().unwrap().sandboxes, [sandbox(1)]);
+    assert!(!path.join(format!("{name}.generating")).exists());
+}
+
+#[test]
+fn a_torn_snapshot_under_way_is_removed() {
+    let (_dir, path) = place();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    drop(store);
+    open(&path).close();
+    let whole = fs::read(path.join(snapshot_name(&path))).unwrap();
+    for len in [0, 1, 11, 12, 13, whole.len() / 2, whole.len() - 1] {
+        // Newer than every other, so that sled would take it.
+        let torn = path.join("snap.7FFFFFFFFFFFFFFF.generating");
+        fs::write(&torn, &whole[..len]).unwrap();
+        let store = open(&path);
+        assert_eq!(store.load().unwrap().sandboxes, [sandbox(1)], "cut to {len}");
+        assert!(!torn.exists() && !path.join("snap.7FFFFFFFFFFFFFFF").exists());
+    }
+}

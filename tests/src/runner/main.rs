@@ -1,0 +1,31 @@
+//! The runner behind the cargo aliases `quickstart` and `verify`.
+
+mod checks;
+mod quickstart;
+mod verify;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
+       cargo verify                                          set up, formatting, lints, dependencies, all tests";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (subcommand, rest) = match arguments.split_first() {
+        Some((subcommand, rest)) => (subcommand.as_str(), rest),
+        None => ("", [].as_slice()),
+    };
+    // The aliases end with `--` already: another one comes from `cargo quickstart -- --keep`.
+    let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|argument| *argument != "--").collect();
+    match subcommand {
+        "quickstart" => quickstart::run(&rest),
+        "verify" => verify::run(&rest),
+        _ => usage(&format!("{subcommand:?} is no subcommand")),
+    }
+}
+
+fn usage(what: &str) -> ExitCode {
+    eprintln!("runner: {what}\n{USAGE}");
+    ExitCode::from(2)
+}

@@ -1,0 +1,5 @@
+//! `cargo verify`
+use std::process::ExitCode;
+pub(crate) fn run(_: &[&str]) -> ExitCode {
+    ExitCode::FAILURE
+}
