@@ -63,8 +63,7 @@ async fn listen(agent: &Arc<Agent>, mut events: Events) {
                 }
             }
             Event::Changed { nsid: None, .. } => {
-                let agent = Arc::clone(agent);
-                tokio::spawn(async move { node::mark_settled(&agent).await });
+                node::mark_soon(agent);
             }
             Event::Gone { nsid } => {
                 if let Some(container) = agent.workers.container_of(nsid) {

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use plan::{Desired, NodeFacts, Observed, Prune, Step, diff};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
+use crate::worker::Pace;
 
-/// After an event, what belongs to the same change is waited for.
-const SETTLE: Duration = Duration::from_millis(1);
 /// After a pass that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -23,6 +22,8 @@ pub struct NodeState {
     observed: RwLock<Arc<Observed>>,
     has_facts: AtomicBool,
     hears_all: AtomicBool,
+    is_settling: AtomicBool,
+    pace: Mutex<Pace>,
     asked: AtomicU64,
     done: watch::Sender<u64>,
     wake: Notify,
@@ -35,6 +36,8 @@ impl Default for NodeState {
             observed: RwLock::default(),
             has_facts: AtomicBool::new(false),
             hears_all: AtomicBool::new(false),
+            is_settling: AtomicBool::new(false),
+            pace: Mutex::default(),
             asked: AtomicU64::new(0),
             done: watch::Sender::new(0),
             wake: Notify::new(),
@@ -138,7 +141,11 @@ async fn look(agent: &Arc<Agent>) {
                 agent.metrics.steps.inc_by(steps.len() as u64);
                 tracing::debug!(?steps, "applied on the node");
             }
-            if agent.node.take(observed) {
+            let has_new_facts = agent.node.take(observed);
+            let mut pace = agent.node.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.looked(has_new_facts || !steps.is_empty(), Instant::now());
+            drop(pace);
+            if has_new_facts {
                 agent.mark_replanned();
             }
         }
@@ -194,10 +201,18 @@ fn reconcile(agent: &Agent, wanted: &Desired) -> Result<(Observed, Vec<Step>), S
     Ok((observed, steps))
 }
 
-/// Waits what an event's neighbours need, then marks.
-pub async fn mark_settled(agent: &Arc<Agent>) {
-    tokio::time::sleep(SETTLE).await;
-    agent.node.mark();
+/// The node needs a look once what belongs to the same change has settled; one look serves all events until then.
+pub fn mark_soon(agent: &Arc<Agent>) {
+    if agent.node.is_settling.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let agent = Arc::clone(agent);
+    tokio::spawn(async move {
+        let settle = agent.node.pace.lock().unwrap_or_else(PoisonError::into_inner).settle();
+        tokio::time::sleep(settle).await;
+        agent.node.is_settling.store(false, Ordering::Release);
+        agent.node.mark();
+    });
 }
 
 /// The node, as far as what is wanted of it goes. Blocking.

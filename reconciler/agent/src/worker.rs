@@ -14,8 +14,11 @@ use crate::pass;
 
 /// How many sandboxes are reconciled at once: passes are short and end in netlink, which serialises writers.
 const AT_ONCE: usize = 8;
-/// After an event, what belongs to the same change is waited for.
-const SETTLE: Duration = Duration::from_millis(1);
+/// After an event, what belongs to the same change is waited for: so long at first, and up to so long in a namespace
+/// where other programs keep changing what is not ours.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// After so long without an event that led to nothing, the first wait holds again.
+const QUIET: Duration = Duration::from_secs(1);
 /// Of failing passes, the first and the longest wait before the next.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// So many repairs of one sandbox in so short a time are a fight with another program.
@@ -40,6 +43,7 @@ struct Slot {
     wake: Arc<Notify>,
     outcome: watch::Sender<Outcome>,
     fight: Fight,
+    pace: Pace,
     failures: u32,
     nsid: Option<i32>,
     desired: Option<Arc<plan::Plan>>,
@@ -53,6 +57,7 @@ impl Slot {
             wake: Arc::new(Notify::new()),
             outcome: watch::Sender::new(Outcome::default()),
             fight: Fight::default(),
+            pace: Pace::default(),
             failures: 0,
             nsid: None,
             desired: None,
@@ -85,6 +90,33 @@ impl Fight {
             Some(pace) => self.pace = Some((pace * 2).min(FIGHT_PACE.1)),
         }
         self.pace
+    }
+}
+
+/// How long events settle before a look: longer while looks find nothing to do.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    settle: Duration,
+    last: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { settle: SETTLE.0, last: None }
+    }
+}
+
+impl Pace {
+    /// How long to wait after an event.
+    pub(crate) fn settle(&self) -> Duration {
+        self.settle
+    }
+
+    /// Notes whether a look after an event found something to do.
+    pub(crate) fn looked(&mut self, has_found: bool, now: Instant) {
+        let is_quiet = self.last.is_none_or(|last| now.duration_since(last) > QUIET);
+        self.settle = if has_found || is_quiet { SETTLE.0 } else { (self.settle * 2).min(SETTLE.1) };
+        self.last = Some(now);
     }
 }
 
@@ -222,12 +254,16 @@ impl Agent {
         loop {
             let cause = self.workers.with(container, |slot| slot.pending.take());
             if cause == Some(Cause::Event) {
-                tokio::time::sleep(SETTLE).await;
+                let settle = self.workers.with(container, |slot| slot.pace.settle());
+                tokio::time::sleep(settle).await;
                 self.workers.with(container, |slot| slot.pending = slot.pending.filter(|c| *c == Cause::Intent));
             }
             let Ok(permit) = self.workers.permits.acquire().await else { return };
             let ended = pass::run(&self, container, cause).await;
             drop(permit);
+            if cause == Some(Cause::Event) {
+                self.workers.with(container, |slot| slot.pace.looked(!ended.steps.is_empty(), Instant::now()));
+            }
             if self.end_of_pass(container, ended).await {
                 return;
             }
@@ -287,6 +323,23 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_that_lead_to_nothing_are_waited_for_longer_until_it_is_quiet() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for event in 0..20 {
+            pace.looked(false, at(event * 100));
+        }
+        assert_eq!(pace.settle(), SETTLE.1);
+        pace.looked(true, at(2_000));
+        assert_eq!(pace.settle(), SETTLE.0);
+        pace.looked(false, at(2_100));
+        assert_eq!(pace.settle(), SETTLE.0 * 2);
+        pace.looked(false, at(4_000));
+        assert_eq!(pace.settle(), SETTLE.0);
+    }
 
     #[test]
     fn repairs_in_a_row_become_slow_and_quiet_makes_them_fast_again() {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use schemas::intent::{
-    Attachment, Baseline, CoordinateIntent, CoordinatorMode, CoordinatorSettings, HostPeer, Sandbox,
+    Attachment, Baseline, CoordinateIntent, CoordinatorMode, CoordinatorSettings, HostPeer, LinkIdentity, Sandbox,
 };
 
 use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, RoutePattern};
@@ -167,6 +167,12 @@ impl<'a> Routed<'a> {
     }
 
     fn write(&self, plan: &mut Plan) {
+        // Without it up, none of the cluster's destinations is reached; its name and state are kept, nothing else.
+        plan.pod.links.push(DesiredLink {
+            name: self.baseline.nic.to_string(),
+            origin: LinkOrigin::Found(LinkIdentity { index: self.baseline.index, mac: self.baseline.mac }),
+            tx_queue_len: None,
+        });
         if self.nics.iter().any(|nic| nic.settings.tune_pod_routes) {
             self.write_tables(&mut plan.pod);
         } else {

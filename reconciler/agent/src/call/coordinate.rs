@@ -37,13 +37,14 @@ pub(super) async fn coordinate(
         return Ok(Answer::Done);
     }
     let netns = place::identify(agent, &call.place).await?;
-    let pod = place::observe(agent, &netns).await?;
     let container = call.place.key.container.clone();
     let default_nic = overrides.default_cni_nic.as_ref().map_or(DEFAULT_CNI_NIC, IfName::as_str).to_owned();
-    check_mode(mode, &call.place.key.ifname, &default_nic, &pod)?;
     // The other end of the pod's interface is looked for on the node as it is now.
     agent.node.passed().await;
+    // Observed in turn: the baseline is what stands before any intent of this sandbox has moved a route.
     let turn = agent.ledger.lock(&container).await;
+    let pod = place::observe(agent, &netns).await?;
+    check_mode(mode, &call.place.key.ifname, &default_nic, &pod)?;
     let mut records = place::records(agent, &container, &netns);
     if records.sandbox.baseline.is_none() {
         records.sandbox.baseline = Some(baseline(&default_nic, &pod, &agent.node.observed())?);
@@ -53,7 +54,7 @@ pub(super) async fn coordinate(
         .and_then(|marks| marks.annotations.get(selection::ANNOTATION_DEFAULT_NIC).cloned());
     let intent = CoordinateIntent { conf: overrides, annotated_default_nic, cluster };
     check_table(&intent.cluster, &intent)?;
-    let attachment = attachment(&records, &call, intent, &pod)?;
+    let attachment = attachment(agent, &records, &call, intent, &pod)?;
     let repeated = agent.ledger.sandbox(&container).filter(|found| found.is_repeated_by(&records.sandbox, &attachment));
     let generation = match repeated {
         Some(published) => published.sandbox.generation,
@@ -155,18 +156,19 @@ fn peer(link: &plan::Link, node: &Observed) -> Option<HostPeer> {
 
 /// The attachment with its routing: addresses from our own record, else from prevResult.
 fn attachment(
+    agent: &Agent,
     records: &SandboxRecords,
     call: &CoordinateCall,
     intent: CoordinateIntent,
     pod: &Observed,
 ) -> Result<Attachment, CniError> {
     let ifname = &call.place.key.ifname;
-    let known = records.attachments.get(ifname).filter(|known| !known.closing).cloned();
+    let known = records.attachments.get(ifname).cloned();
     let mut attachment = known.unwrap_or_else(|| Attachment {
         key: call.place.key.clone(),
         network: call.place.network.clone(),
         pod: call.place.pod.clone(),
-        ordinal: records.attachments.get(ifname).map_or_else(|| records.free_ordinal(), |known| known.ordinal),
+        ordinal: records.free_ordinal(),
         generation: 0,
         addresses: Vec::new(),
         routes: Vec::new(),
@@ -177,7 +179,10 @@ fn attachment(
         coordinate: None,
         closing: false,
     });
-    if !attachment.allocated && !attachment.link_wanted {
+    // Also addresses that are on their way back stay the attachment's own: their release is still to be verified.
+    let is_ours = attachment.addresses.iter().any(|own| agent.ledger.is_owner(own.address.ip(), &attachment.key));
+    attachment.closing = false;
+    if !is_ours && !attachment.link_wanted {
         attachment.addresses = addresses(&call.prev_result, ifname);
         attachment.routes = routes(&call.prev_result);
     }

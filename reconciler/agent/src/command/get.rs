@@ -89,9 +89,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
+/// Headers and where their values stand in an object.
+type Listed = &'static [(&'static str, &'static str)];
+
 fn columns(kind: Kind, is_wide: bool) -> Vec<Column> {
     let mut columns = vec![Column::path("NAME", "/metadata/name")];
-    let (narrow, wide): (&[(&'static str, &'static str)], &[(&'static str, &'static str)]) = match kind {
+    let (narrow, wide): (Listed, Listed) = match kind {
         Kind::Ippools => (
             &[
                 ("VERSION", "/spec/ipVersion"),

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::rule::RuleAttribute;
 use plan::object::{Address, Link, Neighbour, Observed, Route, RouteKind, Rule, Scope};
 use plan::step::Placement;
 use rtnetlink::LinkBridge;
@@ -165,6 +166,13 @@ impl Scene {
         self.change(format!("adding route {wanted:?}"), route::add(wanted, index, Placement::Before))
     }
 
+    /// What `ip route replace` does: takes the place of the first route of its key, whoever made it.
+    pub fn replace_route(&mut self, wanted: &Route) -> Result<(), TestbedError> {
+        let index = wanted.dev.as_deref().map(|dev| self.index(dev)).transpose()?;
+        let request = Request { flags: NLM_F_CREATE | NLM_F_REPLACE, ..route::add(wanted, index, Placement::Before) };
+        self.change(format!("replacing route {wanted:?}"), request)
+    }
+
     /// Deletes a route.
     pub fn delete_route(&mut self, old: &Route) -> Result<(), TestbedError> {
         let index = old.dev.as_deref().map(|dev| self.index(dev)).transpose()?;
@@ -180,6 +188,24 @@ impl Scene {
     /// Adds a rule.
     pub fn add_rule(&mut self, wanted: &Rule) -> Result<(), TestbedError> {
         self.change(format!("adding rule {wanted:?}"), rule::add(wanted))
+    }
+
+    /// Adds a rule for packets with that mark, as Calico and Cilium have them.
+    pub fn add_rule_for_mark(&mut self, wanted: &Rule, mark: u32) -> Result<(), TestbedError> {
+        self.add_rule_with(wanted, RuleAttribute::FwMark(mark))
+    }
+
+    /// Adds a rule for packets that come in by a link.
+    pub fn add_rule_for_input(&mut self, wanted: &Rule, link: &str) -> Result<(), TestbedError> {
+        self.add_rule_with(wanted, RuleAttribute::Iifname(link.to_owned()))
+    }
+
+    fn add_rule_with(&mut self, wanted: &Rule, selector: RuleAttribute) -> Result<(), TestbedError> {
+        let mut request = rule::add(wanted);
+        if let RouteNetlinkMessage::NewRule(message) = &mut request.message {
+            message.attributes.push(selector);
+        }
+        self.change(format!("adding rule {wanted:?}"), request)
     }
 
     /// Deletes a rule.
