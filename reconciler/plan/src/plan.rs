@@ -102,7 +102,14 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
     if let Some(intent) = &attachment.link {
         let origin = LinkOrigin::Made { intent: intent.clone(), alias: ownership::alias(&attachment.key) };
         let link = DesiredLink { name: name.clone(), origin, tx_queue_len };
-        if attachment.link_wanted { &mut pod.links } else { &mut pod.withdrawn_links }.push(link);
+        if attachment.link_wanted {
+            // An address that was another pod's comes with another hardware address: neighbours are told when the link
+            // goes up, as the reference plugin has it.
+            pod.sysctls.insert(format!("net/ipv4/conf/{name}/arp_notify"), "1".to_owned());
+            pod.links.push(link);
+        } else {
+            pod.withdrawn_links.push(link);
+        }
     } else if let (Some(identity), true) = (attachment.foreign_link, attachment.coordinate.is_some()) {
         pod.links.push(DesiredLink { name: name.clone(), origin: LinkOrigin::Found(identity), tx_queue_len });
     }

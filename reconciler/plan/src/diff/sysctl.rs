@@ -1,5 +1,8 @@
 //! Sysctls.
 
+use std::collections::BTreeSet;
+
+use super::link::LinkChanges;
 use crate::desired::Desired;
 use crate::object::Observed;
 use crate::step::Step;
@@ -10,14 +13,34 @@ pub(super) struct SysctlChanges {
     pub(super) blocked: Vec<String>,
 }
 
-pub(super) fn diff(desired: &Desired, observed: &Observed) -> SysctlChanges {
+pub(super) fn diff(desired: &Desired, observed: &Observed, links: &LinkChanges) -> SysctlChanges {
+    // A link that gets its name in this diff gets its sysctls with it: what was observed under that name, if anything,
+    // was another link's.
+    let named: BTreeSet<&str> = links
+        .prepare
+        .iter()
+        .filter_map(|step| match step {
+            Step::CreateLink(link) => Some(link.name.as_str()),
+            Step::RenameLink { to, .. } => Some(to.as_str()),
+            _ => None,
+        })
+        .collect();
     let mut changes = SysctlChanges::default();
     for (path, value) in &desired.sysctls {
         match observed.sysctls.get(path) {
+            _ if link_of(path).is_some_and(|link| named.contains(link)) => {
+                changes.set.push(Step::SetSysctl { path: path.clone(), value: value.clone() });
+            }
             Some(present) if present == value => {}
             Some(_) => changes.set.push(Step::SetSysctl { path: path.clone(), value: value.clone() }),
             None => changes.blocked.push(format!("sysctl {path} does not exist in this namespace")),
         }
     }
     changes
+}
+
+/// The link that a sysctl belongs to: `net/ipv4/conf/LINK/name`.
+fn link_of(path: &str) -> Option<&str> {
+    let link = path.split("/conf/").nth(1)?.split('/').next()?;
+    (!matches!(link, "all" | "default")).then_some(link)
 }

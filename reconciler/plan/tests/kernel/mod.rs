@@ -30,13 +30,25 @@ pub(crate) struct Way {
 
 impl Kernel {
     pub(crate) fn of(observed: &Observed) -> Self {
-        Self {
+        let mut kernel = Self {
             links: observed.links.clone(),
             addresses: observed.addresses.clone(),
             routes: observed.routes.clone(),
             rules: observed.rules.clone(),
             neighbours: observed.neighbours.clone(),
             sysctls: observed.sysctls.clone(),
+        };
+        kernel.register_sysctls();
+        kernel
+    }
+
+    /// Every link has its own; they come and go with its name.
+    fn register_sysctls(&mut self) {
+        let own = |name: &str| format!("net/ipv4/conf/{name}/arp_notify");
+        let names: Vec<String> = self.links.iter().map(|link| own(&link.name)).collect();
+        self.sysctls.retain(|path, _| !path.ends_with("/arp_notify") || names.contains(path));
+        for name in names {
+            self.sysctls.entry(name).or_insert_with(|| "0".to_owned());
         }
     }
 
@@ -53,6 +65,12 @@ impl Kernel {
 
     /// Done already counts as done, gone already as gone; everything else that the kernel refuses is an error.
     pub(crate) fn apply(&mut self, step: &Step) -> Result<(), String> {
+        self.change(step)?;
+        self.register_sysctls();
+        Ok(())
+    }
+
+    fn change(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::CreateLink(wanted) => self.create_link(wanted),
             Step::SetLinkAlias { dev, alias } => self.with_link(dev, |link| link.alias = Some(alias.clone())),
