@@ -1,14 +1,14 @@
 //! The agent's socket: one question, one answer, within a deadline.
 
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use schemas::cni::error::CniError;
 use schemas::wire::{Answer, Call, FrameError, PROTOCOL, Request, encode_frame, read_frame};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// What the agent may answer too late by: it gives up at the deadline itself, and its answer says more than ours.
 const SLACK: Duration = Duration::from_millis(500);
@@ -134,14 +134,15 @@ impl Agent {
     }
 }
 
-/// Connects. A stopped agent's queue of connections is full after a while, and then `connect` has no end of its own;
-/// the standard library has no timeout for it, so a thread waits in it, and the process need not wait for the thread.
+/// Connects. A stopped agent's queue of connections is full after a while: the send timeout bounds `connect` too
+/// (unix(7) has it wait like a blocking send), which the standard library cannot set beforehand.
 fn connect(socket: &Path, until: Instant) -> io::Result<UnixStream> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let socket = socket.to_owned();
-    thread::Builder::new().stack_size(64 << 10).spawn(move || sender.send(UnixStream::connect(socket)))?;
+    let connecting = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let left = until.saturating_duration_since(Instant::now());
-    receiver.recv_timeout(left).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    // A timeout of nothing would be none at all.
+    connecting.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
+    connecting.connect(&SockAddr::unix(socket)?)?;
+    Ok(UnixStream::from(OwnedFd::from(connecting)))
 }
 
 /// A socket's own timeouts count from each read on: drop by drop, an answer could take for ever.

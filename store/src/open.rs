@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::codec::{self, MetaText};
 use crate::trees::{self, TreeName, Trees};
@@ -23,6 +24,9 @@ pub(crate) const SEGMENT_SIZE: usize = 4 << 20;
 
 /// The most that sled caches, in bytes.
 const CACHE: u64 = 32 << 20;
+
+/// How long a lock of another process is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What sled writes into a snapshot's name until it is complete.
 const GENERATING: &str = ".generating";
@@ -140,7 +144,7 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str) -> Result<OpenDir, Ope
         parent.join(name)
     };
     make_directories(parent)?;
-    let lock = lock(&dir, &beside(".lock"))?;
+    let lock = patiently(|| lock(&dir, &beside(".lock")))?;
     let unfinished = beside(".creating");
     if unfinished.exists() {
         tracing::warn!(path = %unfinished.display(), "removing a store whose creation was interrupted");
@@ -256,10 +260,10 @@ fn start_sled(dir: &Path) -> Result<(sled::Db, Trees), OpenError> {
         Ok((db, trees))
     };
     // On some damages sled panics instead of refusing.
-    match catch_unwind(AssertUnwindSafe(start)) {
+    patiently(|| match catch_unwind(AssertUnwindSafe(start)) {
         Ok(started) => started.map_err(|error| sled_error(dir, error)),
         Err(_) => Err(OpenError::Corrupt { path: dir.to_owned(), reason: "sled panics on it".to_owned() }),
-    }
+    })
 }
 
 fn sled_error(dir: &Path, error: sled::Error) -> OpenError {
@@ -271,6 +275,18 @@ fn sled_error(dir: &Path, error: sled::Error) -> OpenError {
         }
         sled::Error::Io(source) => OpenError::Io { action: "open sled in", path, source },
         other => OpenError::Corrupt { path, reason: other.to_string() },
+    }
+}
+
+/// A process that is being killed, or a child of ours between fork and exec, still has its locks for a moment, and no event
+/// tells when it gives them back: a refusal counts only when it lasts.
+fn patiently<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(OpenError::Locked { .. }) if Instant::now() < until => std::thread::sleep(PATIENCE / 50),
+            ended => return ended,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! `cargo test` would run yesterday's agent.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -68,12 +69,27 @@ struct Target {
     profile: String,
 }
 
+impl Target {
+    fn of_process() -> Result<Self, BuildError> {
+        let myself = env::current_exe()
+            .map_err(|error| BuildError::NotStarted { program: "/proc/self/exe".into(), error: error.to_string() })?;
+        target_of(&myself, |folder| folder.join("CACHEDIR.TAG").exists()).ok_or(BuildError::NoTargetFolder(myself))
+    }
+}
+
+/// The target folder of the running program.
+pub fn target_folder() -> Result<PathBuf, BuildError> {
+    Target::of_process().map(|target| target.folder)
+}
+
+/// The cargo by which the running program was started.
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 fn build() -> Result<Binaries, BuildError> {
-    let myself = env::current_exe()
-        .map_err(|error| BuildError::NotStarted { program: "/proc/self/exe".into(), error: error.to_string() })?;
-    let target = target_of(&myself, |folder| folder.join("CACHEDIR.TAG").exists())
-        .ok_or_else(|| BuildError::NoTargetFolder(myself.clone()))?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let target = Target::of_process()?;
+    let mut cargo = Command::new(cargo());
     cargo
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .args(["build", "--package", "dragline", "--package", "cni", "--bins", "--profile", &target.profile])

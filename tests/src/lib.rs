@@ -7,6 +7,9 @@
 //! Runtime ─── plays a conflist as a container runtime does: ADD, DEL, CHECK, GC, STATUS, VERSION
 //! Responder, Tap, probe    who answers, by which interface, seen on the wire
 //! show ────── `ip rule` and its like, by an independent witness where there is one
+//! Picture ─── a namespace as text, to be compared; Witness waits for one, and sees every change
+//! Metrics ─── the agent's own numbers
+//! Stage ───── all of it together: a scene, an agent, and pods attached by the runtime's part
 //! ```
 //!
 //! A test's `main` builds the [`binaries`] first, then calls [`netlink::testbed::enter_private_world`] while it has one
@@ -15,8 +18,12 @@
 pub mod agent;
 pub mod binaries;
 pub mod dnat;
+pub mod metrics;
+pub mod picture;
 pub mod probe;
 pub mod repair;
 pub mod runtime;
 pub mod scene;
 pub mod show;
+pub mod stage;
+pub mod witness;

@@ -153,9 +153,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     });
     // Listening comes first: events between the first observation and the first event read would be lost.
     let mut tasks = tokio::task::JoinSet::new();
+    let mut to_the_end = tokio::task::JoinSet::new();
     events::start(&agent, &mut tasks);
-    crate::node::start(&agent, &mut tasks);
     manifests::start(&agent, &mut tasks).await;
+    // After what is declared: the first look at the node is followed by one at every sandbox.
+    crate::node::start(&agent, &mut to_the_end);
     spool::start(&agent, &mut tasks).await?;
     http::start(&agent, &mut tasks).await?;
     server::start(&agent, &mut tasks).await?;
@@ -179,6 +181,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     if drained.await.is_err() {
         tracing::warn!("stopped with work left: it is taken up at the next start");
     }
+    drop(to_the_end);
     Ok(())
 }
 

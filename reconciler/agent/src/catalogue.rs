@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use schemas::crd::coordinator::SpiderCoordinator;
 use schemas::crd::ippool::SpiderIPPool;
@@ -27,11 +27,19 @@ pub enum Object {
     /// A subnet.
     Subnet(SpiderSubnet),
     /// A pod.
-    Pod(Box<Pod>),
+    Pod(Box<Metadata>),
     /// A namespace.
-    Namespace(Box<Namespace>),
+    Namespace(Box<Metadata>),
     /// A node.
-    Node(Box<Node>),
+    Node(Box<Metadata>),
+}
+
+/// Of a pod, a namespace or a node, what dragline reads of it.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+pub struct Metadata {
+    /// `metadata`.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
 }
 
 /// Labels and annotations, of a pod or a namespace.
@@ -45,12 +53,19 @@ pub struct Marks {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Metadata {
+    fn name(&self) -> String {
+        self.metadata.name.clone().unwrap_or_default()
+    }
+}
+
 impl Marks {
-    fn of(object: &impl ResourceExt) -> Self {
+    fn of(object: Metadata) -> Self {
+        let ObjectMeta { uid, labels, annotations, .. } = object.metadata;
         Self {
-            uid: object.uid().unwrap_or_default(),
-            labels: object.labels().clone(),
-            annotations: object.annotations().clone(),
+            uid: uid.unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+            annotations: annotations.unwrap_or_default(),
         }
     }
 }
@@ -116,13 +131,15 @@ impl Catalogue {
                 },
                 Object::Subnet(_) => {}
                 Object::Pod(pod) => {
-                    catalogue.pods.insert((namespace_of(&*pod), pod.name_any()), Marks::of(&*pod));
+                    let namespace = pod.metadata.namespace.clone();
+                    let key = (or_default(namespace), pod.name());
+                    catalogue.pods.insert(key, Marks::of(*pod));
                 }
                 Object::Namespace(namespace) => {
-                    catalogue.namespaces.insert(namespace.name_any(), Marks::of(&*namespace));
+                    catalogue.namespaces.insert(namespace.name(), Marks::of(*namespace));
                 }
                 Object::Node(node) => {
-                    catalogue.nodes.insert(node.name_any(), Marks::of(&*node));
+                    catalogue.nodes.insert(node.name(), Marks::of(*node));
                 }
             }
         }
@@ -173,5 +190,9 @@ impl Coordinator {
 }
 
 fn namespace_of(object: &impl ResourceExt) -> String {
-    object.namespace().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
+    or_default(object.namespace())
+}
+
+fn or_default(namespace: Option<String>) -> String {
+    namespace.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
 }

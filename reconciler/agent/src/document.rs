@@ -1,6 +1,5 @@
 //! One YAML or JSON document of a manifest: what it is, and where it is wrong.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use schemas::crd::coordinator::SpiderCoordinator;
 use schemas::crd::ippool::SpiderIPPool;
 use schemas::crd::multus_config::SpiderMultusConfig;
@@ -9,7 +8,7 @@ use schemas::crd::subnet::SpiderSubnet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::catalogue::Object;
+use crate::catalogue::{Metadata, Object};
 
 /// A document of a file.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +80,10 @@ impl Document<'_> {
         }
         let head: Head = self.read(None)?;
         let key = format!("{} {}/{}", head.kind, head.metadata.namespace, head.metadata.name);
+        if head.kind.ends_with("List") {
+            let text = format!("kind {}: write its items as documents of their own, separated by '---'", head.kind);
+            return Err(Fault { line: self.line_of("kind"), text, object: None });
+        }
         if head.kind.is_empty() || head.metadata.name.is_empty() {
             let missing = if head.kind.is_empty() { "kind" } else { "metadata.name" };
             return Err(Fault { line: self.first_line, text: format!("{missing} is missing"), object: None });
@@ -104,15 +107,17 @@ impl Document<'_> {
             }
             "SpiderMultusConfig" if is_ours => Object::MultusConfig(self.read::<SpiderMultusConfig>(Some(&key))?),
             "SpiderSubnet" if is_ours => Object::Subnet(self.read::<SpiderSubnet>(Some(&key))?),
-            "Pod" if head.api_version == "v1" => Object::Pod(Box::new(self.read::<Pod>(Some(&key))?)),
-            "Namespace" if head.api_version == "v1" => Object::Namespace(Box::new(self.read::<Namespace>(Some(&key))?)),
-            "Node" if head.api_version == "v1" => Object::Node(Box::new(self.read::<Node>(Some(&key))?)),
+            "Pod" if head.api_version == "v1" => Object::Pod(Box::new(self.read::<Metadata>(Some(&key))?)),
+            "Namespace" if head.api_version == "v1" => Object::Namespace(Box::new(self.read::<Metadata>(Some(&key))?)),
+            "Node" if head.api_version == "v1" => Object::Node(Box::new(self.read::<Metadata>(Some(&key))?)),
             kind if kind.starts_with("Spider") => {
                 let text = format!(
                     "apiVersion/kind: {:?} {kind:?} is not known; dragline reads spiderpool.spidernet.io/v2beta1",
                     head.api_version
                 );
-                return Err(Fault { line: self.line_of("apiVersion"), text, object: Some(key) });
+                // A kind that is misspelt may mean any object of the file: none of them is taken away for it.
+                let (field, object) = if is_ours { ("kind", None) } else { ("apiVersion", Some(key)) };
+                return Err(Fault { line: self.line_of(field), text, object });
             }
             // Deployments, ConfigMaps and the like stand in the same files: they are others' affair.
             _ => return Ok(None),
@@ -121,11 +126,23 @@ impl Document<'_> {
     }
 
     fn read<T: DeserializeOwned>(&self, key: Option<&str>) -> Result<T, Fault> {
-        serde_saphyr::from_str(self.text).map_err(|error| {
+        let mut path = String::new();
+        let read = serde_saphyr::with_deserializer_from_str(self.text, |yaml| {
+            serde_path_to_error::deserialize(yaml).map_err(|error| {
+                path = error.path().to_string();
+                error.into_inner()
+            })
+        });
+        read.map_err(|error| {
             let line = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1)).max(1);
             Fault {
                 line: self.first_line + line - 1,
-                text: one_line(&error.to_string()),
+                // "." is the document itself.
+                text: [path.trim_matches('.'), one_line(&error.to_string()).as_str()]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(": "),
                 object: key.map(ToOwned::to_owned),
             }
         })
@@ -169,9 +186,11 @@ fn is_key(line: &str, name: &str) -> bool {
     line.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
 }
 
-/// The first line of an error that draws a picture of the text.
+/// What is wrong, of an error that says first where, in lines of the document, and then draws a picture of the text.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+    let first = text.lines().next().unwrap_or_default().trim();
+    let place = first.strip_prefix("error: line ").and_then(|rest| rest.split_once(": "));
+    place.map_or(first, |(_, what)| what).to_owned()
 }
 
 #[cfg(test)]
@@ -206,6 +225,7 @@ mod tests {
         assert_eq!(wrong.object.as_deref(), Some("SpiderIPPool /a"));
         let wrong = fault(&POOL.replace("subnet: 10.6.0.0/16", "subnet: [1]"));
         assert_eq!(wrong.line, 6, "{wrong:?}");
+        assert!(wrong.text.starts_with("spec.subnet: ") && !wrong.text.contains("line"), "{wrong:?}");
         let wrong = fault(&POOL.replace("v2beta1", "v1"));
         assert!(wrong.text.contains("v2beta1"), "{wrong:?}");
         assert_eq!(fault("kind: SpiderIPPool\n").text, "metadata.name is missing");

@@ -86,6 +86,8 @@ pub struct PoolCounts {
     pub used: u128,
     /// Of those in use, on their way back.
     pub releasing: u128,
+    /// Those that can be given now; neither these nor those in use are reserved ones.
+    pub free: u128,
 }
 
 /// The ledger.
@@ -180,8 +182,8 @@ impl Ledger {
             .allocations
             .values()
             .filter(|allocation| allocation.state == AllocationState::Releasing && allocation.pool == pool);
-        let plan::allocate::Counts { total, used, .. } = space.counts();
-        Some(PoolCounts { total, used, releasing: releasing.count() as u128 })
+        let plan::allocate::Counts { total, used, free } = space.counts();
+        Some(PoolCounts { total, used, releasing: releasing.count() as u128, free })
     }
 
     /// Allocations as published, by address.

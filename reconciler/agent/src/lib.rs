@@ -11,6 +11,7 @@ pub mod command;
 pub mod conflists;
 pub mod document;
 pub mod events;
+pub mod fight;
 pub mod http;
 pub mod ledger;
 pub mod manifests;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
+use crate::fight::Fight;
 use crate::worker::Pace;
 
 /// After a pass that failed.
@@ -27,6 +28,9 @@ pub struct NodeState {
     asked: AtomicU64,
     done: watch::Sender<u64>,
     wake: Notify,
+    /// Somebody waits for the next pass.
+    awaited: Notify,
+    is_contested: AtomicBool,
 }
 
 impl Default for NodeState {
@@ -41,6 +45,8 @@ impl Default for NodeState {
             asked: AtomicU64::new(0),
             done: watch::Sender::new(0),
             wake: Notify::new(),
+            awaited: Notify::new(),
+            is_contested: AtomicBool::new(false),
         }
     }
 }
@@ -71,6 +77,11 @@ impl NodeState {
         self.hears_all.store(true, Ordering::Release);
     }
 
+    /// Another program keeps changing the node's part back.
+    pub fn is_contested(&self) -> bool {
+        self.is_contested.load(Ordering::Acquire)
+    }
+
     /// The node needs a look.
     pub fn mark(&self) -> u64 {
         let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
@@ -81,6 +92,7 @@ impl NodeState {
     /// Waits for a pass that begins after now.
     pub async fn passed(&self) {
         let ticket = self.mark();
+        self.awaited.notify_one();
         let mut done = self.done.subscribe();
         // The sender is in `self`.
         let _ = done.wait_for(|done| *done >= ticket).await;
@@ -109,44 +121,58 @@ impl NodeState {
     }
 }
 
-/// Starts the task.
+/// What of earlier passes the next one has to know.
+#[derive(Default)]
+struct Memory {
+    wanted: Desired,
+    fight: Fight,
+}
+
+/// Starts the task. It ends with its set: calls that are answered while the agent stops still need it.
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
-        let stopping = agent.stopping();
-        tokio::pin!(stopping);
+        let mut memory = Memory::default();
         agent.node.mark();
         loop {
-            tokio::select! {
-                () = agent.node.wake.notified() => {}
-                () = &mut stopping => return,
+            agent.node.wake.notified().await;
+            if let Some(pause) = look(&agent, &mut memory).await {
+                // What the other program does meanwhile is looked at afterwards; whoever waits is not made to.
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = agent.node.awaited.notified() => {}
+                }
             }
-            look(&agent).await;
         }
     });
 }
 
-/// One pass over the node, for all who have asked before it begins.
-async fn look(agent: &Arc<Agent>) {
+/// One pass over the node, for all who have asked before it begins; the wait before the next one, when another program
+/// keeps changing things back.
+async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
     let ticket = agent.node.asked.load(Ordering::Acquire);
+    // Before what is wanted is gathered: a plan that comes in between is in there then.
+    let prune = prune(agent);
     let wanted = wanted(agent);
+    let is_new = std::mem::replace(&mut memory.wanted, wanted.clone()) != wanted;
     let joined = {
         let agent = Arc::clone(agent);
-        tokio::task::spawn_blocking(move || reconcile(&agent, &wanted)).await
+        tokio::task::spawn_blocking(move || reconcile(&agent, &wanted, prune)).await
     };
+    let mut pause = None;
     match joined.map_err(|error| error.to_string()).and_then(|result| result) {
         Ok((observed, steps)) => {
-            if !steps.is_empty() {
-                let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
-                agent.metrics.steps.inc_by(steps.len() as u64);
-                tracing::debug!(?steps, "applied on the node");
-            }
+            pause = report(agent, &mut memory.fight, &steps, is_new);
             let has_new_facts = agent.node.take(observed);
             let mut pace = agent.node.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.looked(has_new_facts || !steps.is_empty(), Instant::now());
             drop(pace);
             if has_new_facts {
-                agent.mark_replanned();
+                match prune {
+                    Prune::Yes => agent.mark_replanned(),
+                    // They may be the last input that was missing: now what nobody wants may go, plans changed or not.
+                    Prune::No => agent.mark_all(),
+                }
             }
         }
         Err(error) => {
@@ -158,7 +184,34 @@ async fn look(agent: &Arc<Agent>) {
             });
         }
     }
+    agent.node.is_contested.store(memory.fight.is_on(Instant::now()), Ordering::Release);
     agent.node.done.send_replace(ticket);
+    pause
+}
+
+/// Counts and tells what was done; the wait before the next pass, in a fight.
+fn report(agent: &Agent, fight: &mut Fight, steps: &[Step], is_new: bool) -> Option<Duration> {
+    if steps.is_empty() {
+        return None;
+    }
+    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    agent.metrics.steps.inc_by(steps.len() as u64);
+    if is_new {
+        tracing::debug!(?steps, "applied on the node");
+        return None;
+    }
+    agent.metrics.repairs.inc();
+    tracing::info!(?steps, "repaired on the node");
+    let pause = fight.repaired(Instant::now());
+    if let Some(next_in) = pause {
+        agent.metrics.fights.inc();
+        tracing::warn!(
+            ?next_in,
+            ?steps,
+            "another program keeps changing this back on the node: find it, or change what is declared"
+        );
+    }
+    pause
 }
 
 /// What all sandboxes together want of the node.
@@ -179,12 +232,16 @@ fn wanted(agent: &Agent) -> Desired {
     all
 }
 
+/// What may be deleted now: nothing while some sandbox has not been planned yet, since what it wants would look unwanted.
+fn prune(agent: &Agent) -> Prune {
+    let sandboxes = agent.ledger.sandboxes();
+    let is_planned = |container| agent.workers.planned(container).is_some();
+    let is_whole = sandboxes.iter().all(|records| is_planned(&records.sandbox.container));
+    if agent.has_synced() && is_whole { Prune::Yes } else { Prune::No }
+}
+
 /// The node after the pass, and what was done. Blocking.
-fn reconcile(agent: &Agent, wanted: &Desired) -> Result<(Observed, Vec<Step>), String> {
-    // Nothing is deleted while some sandbox has not been planned yet: what it wants would look unwanted.
-    let planned = agent.workers.all_planned().len();
-    let is_whole = agent.has_synced() && planned >= agent.ledger.sandboxes().len();
-    let prune = if is_whole { Prune::Yes } else { Prune::No };
+fn reconcile(agent: &Agent, wanted: &Desired, prune: Prune) -> Result<(Observed, Vec<Step>), String> {
     let (tables, sysctls) = scope(wanted);
     let mut pass = agent.kernel.node_pass().map_err(|error| error.to_string())?;
     let observed = pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())?;

@@ -23,16 +23,22 @@ pub struct Ended {
     pub outcome: Outcome,
     /// The kernel had been changed by somebody else, and was put right.
     pub is_repair: bool,
+    /// The kernel took every step, and yet it was undone each time.
+    pub is_undone: bool,
     /// What was done.
     pub steps: Vec<String>,
     /// The sandbox has no records any more.
     pub is_forgotten: bool,
+    /// Its namespace is gone: only DEL or GC can change anything.
+    pub is_gone: bool,
 }
 
 /// What a pass found in the kernel.
 enum Found {
     /// The namespace, as it is after the pass.
     Namespace(Box<Observed>),
+    /// The namespace, before every input has synced: what is not wanted may still be in it.
+    Unpruned,
     /// No such namespace any more.
     Gone,
     /// It cannot be entered, but it lives.
@@ -40,9 +46,12 @@ enum Found {
 }
 
 struct Reconciled {
+    /// Steps were left to do at the end.
+    has_left: bool,
     found: Found,
     steps: Vec<Step>,
     error: String,
+    is_undone: bool,
 }
 
 /// The plan of a sandbox by what is known now.
@@ -68,17 +77,21 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
         agent.node.mark();
         return Ended { is_forgotten: true, ..Ended::default() };
     };
+    // Before the plan is made: by what is known later it could be another one.
+    let prune = prune(agent);
     let wanted = Arc::new(plan_of(agent, &records));
     let is_new = agent.workers.planned(container).as_deref() != Some(&*wanted);
     agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
     let joined = {
         let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
-        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod)).await
+        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune)).await
     };
     let pod = joined.unwrap_or_else(|error| Reconciled {
+        has_left: true,
         found: Found::Unreachable,
         steps: Vec::new(),
         error: format!("the pass ended badly: {error}"),
+        is_undone: false,
     });
     let mut error = pod.error;
     if matches!(pod.found, Found::Gone) {
@@ -97,8 +110,11 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let is_repair = !steps.is_empty() && !is_new && cause != Some(Cause::Intent);
     report(agent, &records, &steps, &error, is_repair);
     let outcome = Outcome { generation: records.sandbox.generation, error };
+    // Whoever waits for the kernel need not wait for the disk too: the intent is durable, and a restart verifies it again.
+    agent.workers.publish(container, &outcome);
     let is_forgotten = settle(agent, &records, &pod.found, &outcome).await;
-    Ended { outcome, is_repair, steps, is_forgotten }
+    let is_gone = matches!(pod.found, Found::Gone);
+    Ended { outcome, is_repair, is_undone: pod.is_undone, steps, is_forgotten, is_gone }
 }
 
 fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str, is_repair: bool) {
@@ -118,27 +134,28 @@ fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str
 }
 
 /// Makes the namespace as desired. Blocking.
-fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired) -> Reconciled {
-    let unreachable = |error: String| Reconciled { found: Found::Unreachable, steps: Vec::new(), error };
-    let Some(identity) = &records.sandbox.netns else {
-        return Reconciled { found: Found::Gone, steps: Vec::new(), error: String::new() };
-    };
+fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: Prune) -> Reconciled {
+    let without_look =
+        |found: Found, error: String| Reconciled { has_left: false, found, steps: Vec::new(), error, is_undone: false };
+    let unreachable = |error: String| without_look(Found::Unreachable, error);
+    let Some(identity) = &records.sandbox.netns else { return without_look(Found::Gone, String::new()) };
     let mut pass = match agent.kernel.pass(identity) {
         Ok(pass) => pass,
         Err(error) if error.is_gone() => {
             // The path may be gone while processes keep the namespace: the kernel says when it really goes.
             let lives = agent.workers.nsid(&records.sandbox.container).is_some();
-            return Reconciled {
-                found: if lives { Found::Unreachable } else { Found::Gone },
-                steps: Vec::new(),
-                error: if records.is_withdrawn() { String::new() } else { error.to_string() },
-            };
+            let found = if lives { Found::Unreachable } else { Found::Gone };
+            return without_look(found, if records.is_withdrawn() { String::new() } else { error.to_string() });
         }
         Err(error) => return unreachable(error.to_string()),
     };
     register(agent, records, &pass);
-    match rounds(&mut pass, desired, prune(agent)) {
-        Ok((observed, steps, left)) => Reconciled { found: Found::Namespace(Box::new(observed)), steps, error: left },
+    match rounds(&mut pass, desired, prune) {
+        // Of a sandbox that is being taken down, links go that the default CNI's routes would be put back on.
+        Ok(reconciled) if records.is_withdrawn() && !reconciled.has_left => {
+            Reconciled { error: String::new(), ..reconciled }
+        }
+        Ok(reconciled) => reconciled,
         Err(error) => unreachable(error.to_string()),
     }
 }
@@ -157,20 +174,21 @@ fn register(agent: &Agent, records: &SandboxRecords, pass: &netlink::Pass) {
     }
 }
 
-/// Observe, diff, apply until nothing differs: the last observation, all steps, and what is still not as desired.
-fn rounds(
-    pass: &mut netlink::Pass,
-    desired: &Desired,
-    prune: Prune,
-) -> Result<(Observed, Vec<Step>, String), ObserveError> {
+/// Observe, diff, apply until nothing differs, or what is still not as desired.
+fn rounds(pass: &mut netlink::Pass, desired: &Desired, prune: Prune) -> Result<Reconciled, ObserveError> {
     let sysctls: Vec<String> = desired.sysctls.keys().cloned().collect();
     let mut applied = Vec::new();
     let mut observed = pass.observe(&sysctls)?;
     let mut refused = Vec::new();
+    let found = |observed| match prune {
+        Prune::Yes => Found::Namespace(Box::new(observed)),
+        Prune::No => Found::Unpruned,
+    };
     for _ in 0..ROUNDS {
         let Diff { steps, blocked } = diff(desired, &observed, prune);
         if steps.is_empty() {
-            return Ok((observed, applied, blocked.join("; ")));
+            let error = blocked.join("; ");
+            return Ok(Reconciled { has_left: false, found: found(observed), steps: applied, error, is_undone: false });
         }
         refused = pass
             .apply(&steps)
@@ -182,9 +200,13 @@ fn rounds(
         observed = pass.observe(&sysctls)?;
     }
     let Diff { steps, blocked } = diff(desired, &observed, prune);
+    let is_undone = !steps.is_empty() && refused.is_empty();
     let left = steps.iter().map(|step| format!("still to do: {step}"));
-    let texts: Vec<String> = refused.into_iter().chain(blocked).chain(left).collect();
-    Ok((observed, applied, if steps.is_empty() { String::new() } else { texts.join("; ") }))
+    // What was refused and is no longer left to do has come about otherwise.
+    let refused = refused.into_iter().filter(|_| !steps.is_empty());
+    let texts: Vec<String> = refused.chain(blocked).chain(left).collect();
+    let error = texts.join("; ");
+    Ok(Reconciled { has_left: !steps.is_empty(), found: found(observed), steps: applied, error, is_undone })
 }
 
 /// Writes down what the pass settled: attachments whose withdrawal is verified go, their addresses come back, and the
@@ -225,7 +247,7 @@ fn settled(records: &SandboxRecords, found: &Found, outcome: &Outcome, agent: &A
     let is_over = |attachment: &&Attachment| match found {
         Found::Gone => attachment.is_withdrawn() || attachment.closing,
         Found::Namespace(observed) => attachment.is_withdrawn() && is_clean(attachment, observed),
-        Found::Unreachable => false,
+        Found::Unpruned | Found::Unreachable => false,
     };
     let over: Vec<&Attachment> = records.attachments.values().filter(is_over).collect();
     let mut update = Update::default();
@@ -234,8 +256,12 @@ fn settled(records: &SandboxRecords, found: &Found, outcome: &Outcome, agent: &A
         let addresses: BTreeSet<IpAddr> = attachment.addresses.iter().map(|a| a.address.ip()).collect();
         update.freed.extend(addresses.into_iter().filter(|address| agent.ledger.is_owner(*address, &attachment.key)));
     }
-    let is_last = over.len() == records.attachments.len() && outcome.error.is_empty();
-    let is_last = is_last || (over.len() == records.attachments.len() && matches!(found, Found::Gone));
+    let is_verified = match found {
+        Found::Gone => true,
+        Found::Namespace(_) => outcome.error.is_empty(),
+        Found::Unpruned | Found::Unreachable => false,
+    };
+    let is_last = is_verified && over.len() == records.attachments.len();
     if is_last {
         return Some(update);
     }

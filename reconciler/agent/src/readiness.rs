@@ -21,7 +21,7 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
                 reasons.push(format!("SpiderIPPool {pool} is not declared"));
             }
             let counts: Vec<_> = pools.iter().filter_map(|pool| agent.ledger.counts(pool)).collect();
-            if !counts.is_empty() && counts.iter().all(|counts| counts.used >= counts.total) {
+            if !counts.is_empty() && counts.iter().all(|counts| counts.free == 0) {
                 reasons.push(format!("no address is left in {}", pools.join(", ")));
             }
         }

@@ -117,9 +117,12 @@ fn endpoint_ip(ifname: &str, attachment: &Attachment) -> Value {
 fn attachments(agent: &Agent) -> Vec<Value> {
     let sandboxes = agent.ledger.sandboxes();
     let of_sandbox = |records: &std::sync::Arc<crate::ledger::SandboxRecords>| -> Vec<Value> {
+        // The last pass may not have been written down yet; after a restart the record is all there is.
+        let last = agent.workers.outcome(&records.sandbox.container).borrow().clone();
+        let recorded = &records.sandbox.outcome;
+        let outcome = if last.generation >= recorded.generation { &last } else { recorded };
         let as_value = |attachment: Attachment| {
-            let is_converged =
-                records.sandbox.outcome.generation >= attachment.generation && records.sandbox.outcome.error.is_empty();
+            let is_converged = outcome.generation >= attachment.generation && outcome.error.is_empty();
             let state = match (attachment.is_withdrawn() || attachment.closing, is_converged) {
                 (true, _) => "Withdrawn",
                 (false, true) => "Converged",
@@ -129,7 +132,7 @@ fn attachments(agent: &Agent) -> Vec<Value> {
                 "metadata": {"namespace": attachment.pod.namespace, "name": attachment.key.to_string()},
                 "netns": records.sandbox.netns,
                 "state": state,
-                "outcome": records.sandbox.outcome,
+                "outcome": outcome,
                 "attachment": attachment,
             })
         };
@@ -167,6 +170,12 @@ pub fn status(agent: &Agent) -> StatusReport {
     for container in agent.workers.contested() {
         warnings
             .push(format!("another program keeps changing the routes of sandbox {container}: repairs are slowed down"));
+    }
+    if agent.node.is_contested() {
+        warnings.push(
+            "another program keeps changing the rules, routes or neighbours on the node: repairs are slowed down"
+                .into(),
+        );
     }
     for records in agent.ledger.sandboxes() {
         let outcome = agent.workers.outcome(&records.sandbox.container).borrow().clone();

@@ -1,5 +1,4 @@
-//! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails, and a
-//! slower pace against a program that keeps changing things back.
+//! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use schemas::name::ContainerId;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::agent::Agent;
+use crate::fight::Fight;
 use crate::pass;
 
 /// How many sandboxes are reconciled at once: passes are short and end in netlink, which serialises writers.
@@ -21,10 +21,6 @@ const SETTLE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 const QUIET: Duration = Duration::from_secs(1);
 /// Of failing passes, the first and the longest wait before the next.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
-/// So many repairs of one sandbox in so short a time are a fight with another program.
-const FIGHT: (usize, Duration) = (120, Duration::from_secs(30));
-/// In a fight, the first and the longest wait before the next repair.
-const FIGHT_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Why a sandbox is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,34 +58,6 @@ impl Slot {
             nsid: None,
             desired: None,
         }
-    }
-}
-
-/// Repairs of late, and the pace they are down to.
-#[derive(Debug, Default)]
-pub(crate) struct Fight {
-    repairs: Vec<Instant>,
-    pace: Option<Duration>,
-}
-
-impl Fight {
-    /// Notes a repair; the wait before the next one, when there is a fight.
-    fn repaired(&mut self, now: Instant) -> Option<Duration> {
-        let (count, window) = FIGHT;
-        if let (Some(pace), Some(last)) = (self.pace, self.repairs.last()) {
-            // Quiet for longer than the pace and the window together: the other program has given up.
-            if now.duration_since(*last) > window + pace * 2 {
-                *self = Self::default();
-            }
-        }
-        self.repairs.retain(|repair| now.duration_since(*repair) <= window);
-        self.repairs.push(now);
-        match self.pace {
-            None if self.repairs.len() < count => {}
-            None => self.pace = Some(FIGHT_PACE.0),
-            Some(pace) => self.pace = Some((pace * 2).min(FIGHT_PACE.1)),
-        }
-        self.pace
     }
 }
 
@@ -146,6 +114,11 @@ impl Workers {
         self.with(container, |slot| slot.outcome.subscribe())
     }
 
+    /// Tells those who wait how a pass has ended.
+    pub fn publish(&self, container: &ContainerId, outcome: &Outcome) {
+        self.with(container, |slot| slot.outcome.send_replace(outcome.clone()));
+    }
+
     /// Which sandbox the events of a namespace belong to.
     pub fn container_of(&self, nsid: i32) -> Option<ContainerId> {
         self.slots().iter().find(|(_, slot)| slot.nsid == Some(nsid)).map(|(container, _)| container.clone())
@@ -181,15 +154,22 @@ impl Workers {
         self.with(container, |slot| slot.desired = plan);
     }
 
-    /// Forgets a sandbox whose records are gone.
-    fn forget(&self, container: &ContainerId) {
-        self.slots().remove(container);
+    /// Forgets a sandbox whose records are gone; false when it has been asked for again meanwhile.
+    fn forget(&self, container: &ContainerId) -> bool {
+        let mut slots = self.slots();
+        let is_asked = |slot: &Slot| slot.pending.is_some() || slot.outcome.receiver_count() > 0;
+        if slots.get(container).is_some_and(is_asked) {
+            return false;
+        }
+        slots.remove(container);
+        true
     }
 
     /// Sandboxes that another program fights over.
     pub fn contested(&self) -> Vec<ContainerId> {
+        let now = Instant::now();
         let mut contested: Vec<ContainerId> =
-            self.slots().iter().filter(|(_, slot)| slot.fight.pace.is_some()).map(|(id, _)| id.clone()).collect();
+            self.slots().iter().filter(|(_, slot)| slot.fight.is_on(now)).map(|(id, _)| id.clone()).collect();
         contested.sort();
         contested
     }
@@ -210,7 +190,12 @@ impl Workers {
 impl Agent {
     /// Says that a sandbox needs a look.
     pub fn mark(self: &Arc<Self>, container: &ContainerId, cause: Cause) {
-        if self.is_stopping() {
+        // A stopping agent still answers what it has been asked.
+        if self.is_stopping() && cause != Cause::Intent {
+            return;
+        }
+        // A plan without the node's addresses would be another one: all are looked at once these are known.
+        if !self.node.has_facts() {
             return;
         }
         let start = self.workers.with(container, |slot| {
@@ -219,7 +204,7 @@ impl Agent {
                 slot.pending = Some(cause);
             }
             // A failing pass is tried again when something moves; a fight is not.
-            if cause == Cause::Intent || slot.fight.pace.is_none() {
+            if cause == Cause::Intent || !slot.fight.is_on(Instant::now()) {
                 slot.wake.notify_one();
             }
             !std::mem::replace(&mut slot.is_running, true)
@@ -272,18 +257,22 @@ impl Agent {
 
     /// Publishes how a pass ended and waits before the next where it must; true when there is no next.
     async fn end_of_pass(self: &Arc<Self>, container: &ContainerId, ended: pass::Ended) -> bool {
-        if ended.is_forgotten && self.ledger.sandbox(container).is_none() {
-            self.workers.forget(container);
+        if ended.is_forgotten && self.ledger.sandbox(container).is_none() && self.workers.forget(container) {
             return true;
         }
-        let (wait, wake) = self.workers.with(container, |slot| {
+        let (backoff, pace, wake) = self.workers.with(container, |slot| {
             slot.outcome.send_replace(ended.outcome.clone());
-            slot.failures = if ended.outcome.error.is_empty() { 0 } else { slot.failures.saturating_add(1) };
+            slot.failures =
+                if ended.outcome.error.is_empty() || ended.is_gone { 0 } else { slot.failures.saturating_add(1) };
             let backoff = (slot.failures > 0).then(|| {
                 let factor = 1_u32 << (slot.failures - 1).min(16);
                 (BACKOFF.0 * factor).min(BACKOFF.1)
             });
-            let pace = if ended.is_repair { slot.fight.repaired(Instant::now()) } else { None };
+            let pace = match (ended.is_repair, ended.is_undone) {
+                (true, true) => Some(slot.fight.lost(Instant::now())),
+                (true, false) => slot.fight.repaired(Instant::now()),
+                (false, _) => None,
+            };
             if backoff.is_some() && slot.pending.is_none() {
                 slot.pending = Some(Cause::Resync);
             }
@@ -291,10 +280,10 @@ impl Agent {
                 // What the other program does meanwhile is looked at when the pace allows.
                 slot.pending = Some(Cause::Event);
             }
-            (backoff.max(pace), Arc::clone(&slot.wake))
+            (backoff, pace, Arc::clone(&slot.wake))
         });
-        if let Some(wait) = wait {
-            if ended.is_repair && wait >= FIGHT_PACE.0 {
+        if let Some(wait) = backoff.max(pace) {
+            if pace.is_some() {
                 self.metrics.fights.inc();
                 tracing::warn!(
                     %container,
@@ -311,7 +300,7 @@ impl Agent {
             }
         }
         self.workers.with(container, |slot| {
-            let is_done = slot.pending.is_none() || self.is_stopping();
+            let is_done = slot.pending.is_none() || (self.is_stopping() && slot.pending != Some(Cause::Intent));
             if is_done {
                 slot.is_running = false;
             }
@@ -339,24 +328,5 @@ mod tests {
         assert_eq!(pace.settle(), SETTLE.0 * 2);
         pace.looked(false, at(4_000));
         assert_eq!(pace.settle(), SETTLE.0);
-    }
-
-    #[test]
-    fn repairs_in_a_row_become_slow_and_quiet_makes_them_fast_again() {
-        let mut fight = Fight::default();
-        let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        for repair in 0..119 {
-            assert_eq!(fight.repaired(at(repair * 10)), None);
-        }
-        assert_eq!(fight.repaired(at(1_200)), Some(FIGHT_PACE.0));
-        assert_eq!(fight.repaired(at(1_700)), Some(FIGHT_PACE.0 * 2));
-        let mut last = at(2_700);
-        for _ in 0..10 {
-            fight.repaired(last);
-            last += Duration::from_secs(30);
-        }
-        assert_eq!(fight.pace, Some(FIGHT_PACE.1));
-        assert_eq!(fight.repaired(last + Duration::from_secs(200)), None);
     }
 }

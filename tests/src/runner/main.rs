@@ -1,5 +1,6 @@
-//! The runner behind the cargo aliases `quickstart` and `verify`.
+//! The runner behind the cargo aliases `quickstart`, `verify` and `benchmarks`.
 
+mod benchmarks;
 mod checks;
 mod quickstart;
 mod verify;
@@ -8,7 +9,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
-       cargo verify                                          set up, formatting, lints, dependencies, all tests";
+       cargo verify                                          set up, formatting, lints, dependencies, all tests
+       cargo benchmarks [-- -o json]                         whole processes against the reference plugins";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     match subcommand {
         "quickstart" => quickstart::run(&rest),
         "verify" => verify::run(&rest),
+        "benchmarks" => benchmarks::run(&rest),
         _ => usage(&format!("{subcommand:?} is no subcommand")),
     }
 }

@@ -30,7 +30,7 @@ impl Bench {
     /// A node whose agent is ready. Its store is on a disk: a sync takes its time there, and kills hit it.
     pub(crate) fn new(name: &str) -> Self {
         let scene = Scene::build(name).unwrap();
-        scene.apply("all.json", &manifests()).unwrap();
+        scene.apply("all.yaml", &manifests()).unwrap();
         Binaries::build().unwrap().install_plugins(&scene.plugins()).unwrap();
         let state = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&state);
@@ -143,5 +143,5 @@ fn manifests() -> String {
         "status": {"phase": "Synced", "overlayPodCIDR": ["10.233.64.0/18"], "serviceCIDR": ["10.233.0.0/18"]},
     });
     let pools = [pool(CHAIN_POOL, "10.6.212.200-10.6.212.240"), pool(IPAM_POOL, "10.6.213.10-10.6.213.60")];
-    json!({"apiVersion": "v1", "kind": "List", "items": [coordinator, pools[0], pools[1]]}).to_string()
+    format!("{coordinator}\n---\n{}\n---\n{}\n", pools[0], pools[1])
 }

@@ -11,6 +11,7 @@ use schemas::cni::result::{CniResult, ResultIp, ResultRoute};
 use schemas::intent::{Allocation, AllocationState, AssignedAddress, Attachment, RouteIntent};
 use schemas::wire::{AllocateCall, Answer, Place};
 use store::CommitError;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::{place, wait};
@@ -34,6 +35,8 @@ pub(super) struct Given {
 pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: Instant) -> Result<Answer, CniError> {
     let netns = place::identify(agent, &call.place).await?;
     loop {
+        // Before looking for an address: one that comes back after the look must not be missed.
+        let released = agent.ledger.released();
         let turn = agent.ledger.lock(&call.place.key.container).await;
         let mut records = place::records(agent, &call.place.key.container, &netns);
         if let Some(result) = retry(agent, &call.place, &records, &netns) {
@@ -43,7 +46,7 @@ pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: I
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
-                refusal.wait(agent, deadline).await?;
+                refusal.wait(released, deadline).await?;
                 continue;
             }
         };
@@ -87,16 +90,15 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Waits for an address to come back.
+    /// Waits for an address to come back; `released` was created before the look that found none.
     ///
     /// # Errors
     /// When none is on its way, or none came in time.
-    pub(super) async fn wait(self, agent: &Agent, deadline: Instant) -> Result<(), CniError> {
+    pub(super) async fn wait(self, released: Notified<'_>, deadline: Instant) -> Result<(), CniError> {
         if !self.may_come_back {
             return Err(self.error);
         }
         let until = deadline.min(Instant::now() + PATIENCE);
-        let released = agent.ledger.released();
         tokio::time::timeout_at(until, released).await.map_err(|_| self.error)
     }
 }
@@ -183,8 +185,16 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
         .iter()
         .map(|pool| {
             let counts = agent.ledger.counts(pool).unwrap_or_default();
-            may_come_back |= counts.releasing > 0;
-            format!("pool {pool}: {} of {} used, {} on their way back", counts.used, counts.total, counts.releasing)
+            // One that is free now has come back since the look.
+            may_come_back |= counts.releasing > 0 || counts.free > 0;
+            let text = format!(
+                "pool {pool}: {} of {} used, {} on their way back",
+                counts.used, counts.total, counts.releasing
+            );
+            match counts.total.saturating_sub(counts.used + counts.free) {
+                0 => text,
+                reserved => format!("{text}, {reserved} reserved"),
+            }
         })
         .chain(candidates.rejected.iter().map(|(pool, reason)| format!("pool {pool}: {reason}")))
         .collect();

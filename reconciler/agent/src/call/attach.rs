@@ -19,13 +19,15 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
     let netns = place::identify(agent, &call.place).await?;
     let master = master(agent, &call)?;
     loop {
+        // Before looking for an address: one that comes back after the look must not be missed.
+        let released = agent.ledger.released();
         let turn = agent.ledger.lock(&container).await;
         let mut records = place::records(agent, &container, &netns);
         let given = match given(agent, &call) {
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
-                refusal.wait(agent, deadline).await?;
+                refusal.wait(released, deadline).await?;
                 continue;
             }
         };

@@ -39,15 +39,19 @@ pub(super) async fn coordinate(
     let netns = place::identify(agent, &call.place).await?;
     let container = call.place.key.container.clone();
     let default_nic = overrides.default_cni_nic.as_ref().map_or(DEFAULT_CNI_NIC, IfName::as_str).to_owned();
-    // The other end of the pod's interface is looked for on the node as it is now.
-    agent.node.passed().await;
     // Observed in turn: the baseline is what stands before any intent of this sandbox has moved a route.
     let turn = agent.ledger.lock(&container).await;
     let pod = place::observe(agent, &netns).await?;
     check_mode(mode, &call.place.key.ifname, &default_nic, &pod)?;
     let mut records = place::records(agent, &container, &netns);
     if records.sandbox.baseline.is_none() {
-        records.sandbox.baseline = Some(baseline(&default_nic, &pod, &agent.node.observed())?);
+        let mut found = baseline(&default_nic, &pod, &agent.node.observed())?;
+        if found.peer.is_none() {
+            // Its other end may be younger than the last look at the node.
+            agent.node.passed().await;
+            found = baseline(&default_nic, &pod, &agent.node.observed())?;
+        }
+        records.sandbox.baseline = Some(found);
     }
     let catalogue = agent.catalogue();
     let annotated_default_nic = selection::pod_marks(&catalogue, &call.place.pod)

@@ -7,9 +7,9 @@ mod play;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ::tests::binaries::Binaries;
 use netlink::testbed::enter_private_world;
 use nix::sys::signal::{SigSet, Signal};
-use tests::binaries::Binaries;
 
 use crate::checks::{Checks, Form};
 use crate::usage;

@@ -2,16 +2,18 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plan::tables::{DEFAULT_NIC, MAIN, NODE_TABLE};
 use serde_json::Value;
 use tests::agent::AgentProcess;
 use tests::binaries::Binaries;
+use tests::picture::Picture;
 use tests::repair;
 use tests::runtime::{Attachment, Conflist, Runtime};
 use tests::scene::{CILIUM_HOST, FIRST_POOL_ADDRESS, Pod, Scene, WORKER_ADDRESS};
 use tests::show;
+use tests::witness::Witness;
 
 use super::paths::{self, Seat};
 use super::{Fault, expected};
@@ -27,6 +29,8 @@ const PODS: [(&str, Ipv4Addr); 2] = [
 ];
 const ETH0_POD: &str = "nginx-4653bc4f24-rswak";
 const FLUSHES: usize = 20;
+/// DEL answers when it is recorded for good; what it records is done within milliseconds.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A pod with net1.
 struct Attached {
@@ -34,6 +38,8 @@ struct Attached {
     attachment: Attachment,
     result: Value,
     net1: Ipv4Addr,
+    /// The pod as the default CNI had left it.
+    before: Picture,
 }
 
 impl Attached {
@@ -47,6 +53,8 @@ pub(super) struct Play {
     agent: AgentProcess,
     conflist: Conflist,
     pods: Vec<Attached>,
+    /// The node before the first pod.
+    node_before: Picture,
     scene: Scene,
 }
 
@@ -66,7 +74,8 @@ impl Play {
         let path = generated_conflist(&scene.agent_settings().state_dir.join("net.d"))?;
         checks.shown(&format!("cat {}", path.display()), &std::fs::read_to_string(&path)?);
         let conflist = Conflist::read(&path)?;
-        let mut play = Self { agent, conflist, pods: Vec::new(), scene };
+        let node_before = without_settings(Picture::take(&scene.worker)?);
+        let mut play = Self { agent, conflist, pods: Vec::new(), node_before, scene };
         for (index, (name, address)) in PODS.into_iter().enumerate() {
             let attached = play.attach(name, address)?;
             // First free first.
@@ -83,10 +92,11 @@ impl Play {
         // A container ID as runtimes make them: 64 hexadecimal digits.
         let container: String = format!("{:064x}", u128::from(address.to_bits()) << 64 | 0xc0de);
         let attachment = Attachment::of_pod(NAMESPACE, name, &container, pod.netns.path(), NIC);
+        let before = without_settings(Picture::take(&pod.netns)?);
         let result = self.runtime().add(&self.conflist, &attachment)?;
         let text = result["ips"][0]["address"].as_str().unwrap_or_default();
         let net1 = text.split('/').next().unwrap_or_default().parse()?;
-        Ok(Attached { pod, attachment, result, net1 })
+        Ok(Attached { pod, attachment, result, net1, before })
     }
 
     fn runtime(&self) -> Runtime<'_> {
@@ -205,12 +215,15 @@ impl Play {
         Ok(())
     }
 
-    /// DEL of the chain: nothing is left in the pod. Then the default CNI's DEL.
+    /// DEL of the chain: the pod is as it was before ADD. Then the default CNI's DEL.
     fn detach(&self, attached: Attached, checks: &mut Checks) -> Result<(), Fault> {
-        let Attached { pod, attachment, result, .. } = attached;
+        let Attached { pod, attachment, result, before, .. } = attached;
+        let mut witness = Witness::open(&pod.netns)?;
         let deleted = self.runtime().del(&self.conflist, &attachment, Some(&result));
-        checks
-            .check(format!("DEL of {}", pod.name), deleted.map(|()| String::new()).map_err(|error| error.to_string()));
+        let deleted = deleted.map(|()| String::new()).map_err(|error| error.to_string());
+        checks.check(format!("DEL of {}", pod.name), deleted);
+        checks.check("pod after DEL: as before ADD", is_again(&mut witness, &before));
+        drop(witness);
         let text = |shown: String| show::comparable(&shown);
         let left = [
             text(show::rules(&pod.netns)?),
@@ -221,9 +234,25 @@ impl Play {
         ];
         let wanted = [expected::NO_RULES, expected::DEFAULT_CNI_MAIN, "", "", ""];
         checks.same("pod after DEL: rules, routes, neighbours", &left.join("\n\n"), &wanted.join("\n\n"));
-        let net1 = pod.netns.scene()?.observe()?.link(NIC).is_some();
-        checks.check("pod after DEL: net1", if net1 { Err("is still there".into()) } else { Ok("is gone".into()) });
+        let is_of_pod = |record: &Value| record["attachment"]["key"]["container"] == attachment.container.as_str();
+        let records = self.records_left(is_of_pod)?;
+        checks.check("dragline get attachments: none of the pod", records);
         Ok(pod.delete(&self.scene.worker)?)
+    }
+
+    /// Asks until no record of that kind is left: the store has no events, and each question waits for its answer.
+    fn records_left(&self, is_meant: impl Fn(&Value) -> bool) -> Result<Result<String, String>, Fault> {
+        let started = Instant::now();
+        loop {
+            let mut left = self.agent.list("attachments")?;
+            left.retain(&is_meant);
+            if left.is_empty() {
+                return Ok(Ok("none".into()));
+            }
+            if started.elapsed() > WITHDRAWN_WITHIN {
+                return Ok(Err(Value::Array(left).to_string()));
+            }
+        }
     }
 
     /// DEL of all pods: nothing is left anywhere.
@@ -232,10 +261,12 @@ impl Play {
         while let Some(attached) = self.pods.pop() {
             self.detach(attached, checks)?;
         }
+        let mut witness = Witness::open(&self.scene.worker)?;
+        checks.check("node: as before the first pod", is_again(&mut witness, &self.node_before));
+        drop(witness);
         self.check_node(checks)?;
-        let left = self.agent.list("attachments")?;
-        let gone = if left.is_empty() { Ok("none".into()) } else { Err(format!("{left:?}")) };
-        checks.check("dragline get attachments", gone);
+        let records = self.records_left(|_| true)?;
+        checks.check("dragline get attachments", records);
         let pools = show::comparable(&self.agent.ask(&["get", "ippools"])?);
         checks.same("dragline get ippools", &pools, &pools_wanted(0));
         let stopped = self.agent.terminate()?;
@@ -266,6 +297,19 @@ Namespaces: {}; log: {}",
             self.agent.settings().log.display()
         );
     }
+}
+
+/// Sysctls stay as they were set: who else has come to rely on them is not known.
+fn without_settings(picture: Picture) -> Picture {
+    picture.without("sysctl ")
+}
+
+fn is_again(witness: &mut Witness<'_>, before: &Picture) -> Result<String, String> {
+    let difference = |found: &Picture| {
+        let found = without_settings(found.clone());
+        if found == *before { String::new() } else { before.difference(&found) }
+    };
+    witness.until("as it was", WITHDRAWN_WITHIN, difference).map(|()| String::new()).map_err(|error| error.to_string())
 }
 
 fn namespaces() -> String {

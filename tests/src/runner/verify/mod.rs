@@ -1,5 +1,120 @@
-//! `cargo verify`
-use std::process::ExitCode;
-pub(crate) fn run(_: &[&str]) -> ExitCode {
-    ExitCode::FAILURE
+//! `cargo verify`: set-up, formatting, lints, dependencies, all tests; each stage told, none skipped silently.
+
+mod setup;
+mod tally;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use tests::binaries;
+
+use crate::usage;
+use tally::Tally;
+
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// How a stage ended.
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    /// It could not be run here; why.
+    Skipped(String),
+}
+
+struct Stage {
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// Runs all stages, whatever comes of the earlier ones; only without its set-up nothing is run.
+pub(crate) fn run(arguments: &[&str]) -> ExitCode {
+    if let Some(argument) = arguments.first() {
+        return usage(&format!("verify: {argument:?} is not understood"));
+    }
+    let target = match binaries::target_folder() {
+        Ok(target) => target,
+        Err(error) => {
+            eprintln!("verify: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let deny = match setup::set_up(&target) {
+        Ok(deny) => deny,
+        Err(what) => {
+            eprintln!("verify: {what}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut tally = Tally::default();
+    let stages = [
+        stage("formatting", || cargo(&["fmt", "--all", "--check"])),
+        stage("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        stage("dependencies", || ended(Command::new(&deny).args(["check", "bans", "licenses", "sources"]))),
+        stage("advisories", || advisories(&deny)),
+        stage("tests", || tests(&mut tally)),
+    ];
+    summarise(&stages, &tally)
+}
+
+fn stage(name: &'static str, run: impl FnOnce() -> Outcome) -> Stage {
+    println!("\n== {name}");
+    let started = Instant::now();
+    let outcome = run();
+    Stage { name, outcome, took: started.elapsed() }
+}
+
+fn cargo(arguments: &[&str]) -> Outcome {
+    ended(Command::new(binaries::cargo()).args(arguments))
+}
+
+fn ended(command: &mut Command) -> Outcome {
+    match command.current_dir(WORKSPACE).status() {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(status) => Outcome::Failed(status.to_string()),
+        Err(error) => Outcome::Failed(format!("{} cannot be started: {error}", command.get_program().display())),
+    }
+}
+
+/// Known vulnerabilities, by the public database; a machine that cannot fetch it, and has no copy, cannot tell.
+fn advisories(deny: &Path) -> Outcome {
+    let fetched = ended(Command::new(deny).args(["fetch", "db"]));
+    let check = |further: &[&str]| ended(Command::new(deny).arg("check").args(further).arg("advisories"));
+    match fetched {
+        Outcome::Passed => check(&["--disable-fetch"]),
+        Outcome::Failed(_) | Outcome::Skipped(_) if setup::has_advisory_database() => check(&["--disable-fetch"]),
+        Outcome::Failed(why) | Outcome::Skipped(why) => {
+            Outcome::Skipped(format!("the advisory database cannot be fetched from here ({why}) and there is no copy"))
+        }
+    }
+}
+
+fn tests(tally: &mut Tally) -> Outcome {
+    let mut command = Command::new(binaries::cargo());
+    command.current_dir(WORKSPACE).args(["test", "--workspace", "--no-fail-fast"]);
+    match tally.follow(&mut command) {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(status) => {
+            tally.at_least_one_failed();
+            Outcome::Failed(status.to_string())
+        }
+        Err(error) => Outcome::Failed(format!("cargo test cannot be started: {error}")),
+    }
+}
+
+fn summarise(stages: &[Stage], tally: &Tally) -> ExitCode {
+    println!("\n== summary");
+    for stage in stages {
+        let (word, why) = match &stage.outcome {
+            Outcome::Passed => ("ok", ""),
+            Outcome::Failed(why) => ("FAILED", why.as_str()),
+            Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
+        };
+        println!("{:<13} {word:<8} {:>6.1} s  {why}", stage.name, stage.took.as_secs_f64());
+    }
+    println!("{tally}");
+    let is_failed = stages.iter().any(|stage| matches!(stage.outcome, Outcome::Failed(_)));
+    if is_failed || !tally.has_run() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -1,0 +1,82 @@
+//! `cargo benchmarks`: whole processes against the reference plugins, in one run, turn by turn; and what the parts cost.
+
+mod bed;
+mod call;
+mod inside;
+mod many;
+mod outside;
+mod report;
+mod sample;
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use nix::sched::{CloneFlags, setns};
+
+use bed::{Bed, Programs};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs all; `-o json` prints JSON instead of Markdown.
+pub(crate) fn run(arguments: &[&str]) -> ExitCode {
+    let as_json = match arguments {
+        [] => false,
+        ["-o", "json"] => true,
+        _ => {
+            eprintln!("runner: benchmarks takes nothing, or -o json");
+            return ExitCode::from(2);
+        }
+    };
+    match measure() {
+        Ok((rows, conditions)) => {
+            if as_json {
+                println!("{}", report::json(&rows, &conditions));
+            } else {
+                println!("{}", report::markdown(&rows, &conditions));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("runner: benchmarks: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<(Vec<report::Row>, String), Failure> {
+    let programs = Programs::build()?;
+    // Before any thread is started.
+    netlink::testbed::enter_private_world()?;
+    let started = Instant::now();
+    let bed = Bed::make(&programs)?;
+    // Everything runs where a runtime would run: in the node's namespace, by one thread that stays there.
+    let node: File = bed.scene.worker.open()?;
+    let rows = std::thread::scope(|scope| {
+        let inside = scope.spawn(|| -> Result<Vec<report::Row>, Failure> {
+            setns(&node, CloneFlags::CLONE_NEWNET)?;
+            on_node(&bed)
+        });
+        inside.join().unwrap_or_else(|_| Err("a measurement panicked; see above".into()))
+    })?;
+    let size = std::fs::metadata(&programs.plugins)?.len() / 1024;
+    let conditions = format!(
+        "{} processors, {}, store on {}, plugin binary {size} KiB; {:.0} s for all.",
+        std::thread::available_parallelism()?,
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| format!("Linux {}", text.trim()))?,
+        bed.file_system(),
+        started.elapsed().as_secs_f64(),
+    );
+    Ok((rows, conditions))
+}
+
+fn on_node(bed: &Bed) -> Result<Vec<report::Row>, Failure> {
+    let pod = bed.scene.pod("bench-inside", std::net::Ipv4Addr::new(10, 233, 90, 1))?;
+    let (kernel_rows, batch) = inside::in_kernel(pod.netns.path())?;
+    let mut rows = outside::calls(bed, &batch)?;
+    rows.extend(many::at_once(bed)?);
+    rows.extend(outside::repairs(bed)?);
+    rows.extend(inside::deciding()?);
+    rows.extend(kernel_rows);
+    Ok(rows)
+}

@@ -1,0 +1,14 @@
+//! Addresses: in order, never twice, all of them back, and a clear word when there are none.
+
+// Tests with a main of their own are not tests to clippy, whose configuration permits this there.
+#![allow(clippy::unwrap_used)]
+
+mod exhaustion;
+mod ipam;
+#[path = "../node/mod.rs"]
+mod node;
+mod spread;
+
+fn main() {
+    node::run(|| [exhaustion::trials(), spread::trials()].into_iter().flatten().collect());
+}
