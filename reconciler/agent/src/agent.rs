@@ -128,6 +128,8 @@ impl Agent {
 /// When it cannot start.
 pub async fn run(config: Config) -> Result<(), StartError> {
     prepare(&config)?;
+    // Before anything is looked at or changed: a second agent on this node must not get further than this.
+    let listener = server::bind(&config.socket).await?;
     let kernel = Kernel::new().map_err(|error| StartError::Kernel(error.to_string()))?;
     let boot_id = kernel.boot_id().to_owned();
     let store_dir = config.state_dir.join("store");
@@ -160,7 +162,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     crate::node::start(&agent, &mut to_the_end);
     spool::start(&agent, &mut tasks).await?;
     http::start(&agent, &mut tasks).await?;
-    server::start(&agent, &mut tasks).await?;
+    server::start(&agent, listener, &mut tasks);
     tracing::info!(
         node = agent.config.node_name,
         sandboxes = agent.ledger.sandboxes().len(),

@@ -22,13 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that a call may ask to wait.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Starts listening.
+/// Takes the socket. Whoever connects waits until [`start`].
 ///
 /// # Errors
 /// When another agent listens there, or the socket cannot be made.
-pub async fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
+pub async fn bind(path: &Path) -> Result<UnixListener, StartError> {
+    listen(path).await.map_err(|error| StartError::Listen(path.display().to_string(), error))
+}
+
+/// Starts answering.
+pub fn start(agent: &Arc<Agent>, listener: UnixListener, tasks: &mut JoinSet<()>) {
     let path = agent.config.socket.clone();
-    let listener = listen(&path).await.map_err(|error| StartError::Listen(path.display().to_string(), error))?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         serve(&agent, listener).await;
@@ -37,7 +41,6 @@ pub async fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<(), St
             tracing::debug!(%error, "the socket was gone already");
         }
     });
-    Ok(())
 }
 
 async fn listen(path: &Path) -> std::io::Result<UnixListener> {
