@@ -82,10 +82,15 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let wanted = Arc::new(plan_of(agent, &records));
     let is_new = agent.workers.planned(container).as_deref() != Some(&*wanted);
     agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
-    let joined = {
+    let in_pod = {
         let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
-        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune)).await
+        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune))
     };
+    // Somebody waits for a new intent: pod and node are two namespaces, and neither needs the other's part first.
+    let on_node = async {
+        if is_new && cause == Some(Cause::Intent) { Some(agent.node.reconciled(&wanted.node).await) } else { None }
+    };
+    let (joined, on_node) = tokio::join!(in_pod, on_node);
     let pod = joined.unwrap_or_else(|error| Reconciled {
         has_left: true,
         found: Found::Unreachable,
@@ -101,7 +106,10 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
         agent.node.mark();
     } else if is_new || !error.is_empty() {
         // The node's part is waited for only where it may have changed; its own events repair it otherwise.
-        let on_node = agent.node.reconciled(&wanted.node).await;
+        let on_node = match on_node {
+            Some(on_node) => on_node,
+            None => agent.node.reconciled(&wanted.node).await,
+        };
         if error.is_empty() {
             error = on_node;
         }

@@ -37,6 +37,7 @@ struct Slot {
     is_running: bool,
     pending: Option<Cause>,
     wake: Arc<Notify>,
+    intent: Arc<Notify>,
     outcome: watch::Sender<Outcome>,
     fight: Fight,
     pace: Pace,
@@ -51,6 +52,7 @@ impl Slot {
             is_running: false,
             pending: None,
             wake: Arc::new(Notify::new()),
+            intent: Arc::new(Notify::new()),
             outcome: watch::Sender::new(Outcome::default()),
             fight: Fight::default(),
             pace: Pace::default(),
@@ -207,6 +209,9 @@ impl Agent {
             if cause == Cause::Intent || !slot.fight.is_on(Instant::now()) {
                 slot.wake.notify_one();
             }
+            if cause == Cause::Intent {
+                slot.intent.notify_one();
+            }
             !std::mem::replace(&mut slot.is_running, true)
         });
         if start {
@@ -238,11 +243,7 @@ impl Agent {
     async fn work(self: Arc<Self>, container: &ContainerId) {
         loop {
             let cause = self.workers.with(container, |slot| slot.pending.take());
-            if cause == Some(Cause::Event) {
-                let settle = self.workers.with(container, |slot| slot.pace.settle());
-                tokio::time::sleep(settle).await;
-                self.workers.with(container, |slot| slot.pending = slot.pending.filter(|c| *c == Cause::Intent));
-            }
+            let cause = if cause == Some(Cause::Event) { self.settled(container).await } else { cause };
             let Ok(permit) = self.workers.permits.acquire().await else { return };
             let ended = pass::run(&self, container, cause).await;
             drop(permit);
@@ -253,6 +254,18 @@ impl Agent {
                 return;
             }
         }
+    }
+
+    /// Waits until what belongs to one change has settled, or an intent comes, which is not made to wait; which of the
+    /// two.
+    async fn settled(&self, container: &ContainerId) -> Option<Cause> {
+        let (settle, intent) = self.workers.with(container, |slot| (slot.pace.settle(), Arc::clone(&slot.intent)));
+        tokio::select! {
+            () = tokio::time::sleep(settle) => {}
+            () = intent.notified() => {}
+        }
+        let pending = self.workers.with(container, |slot| slot.pending.take());
+        if pending == Some(Cause::Intent) { pending } else { Some(Cause::Event) }
     }
 
     /// Publishes how a pass ended and waits before the next where it must; true when there is no next.

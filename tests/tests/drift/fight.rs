@@ -17,6 +17,8 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 /// How long the pace is measured, and the repairs that are few in that time: unhindered there are hundreds.
 const MEASURED: Duration = Duration::from_secs(4);
 const FEW: u64 = 6;
+/// A repair sets about it so many times before it gives up.
+const ROUNDS: u64 = 3;
 /// The slowest pace by then is far below this.
 const BACK_WITHIN: Duration = Duration::from_secs(45);
 
@@ -77,7 +79,10 @@ pub(crate) fn in_a_pod() {
         let paced = pace(deleted);
         let paced_repairs = stage.metric("repairs").unwrap() - repairs;
         println!("in a fight: {paced} deletions and {paced_repairs} repairs in {MEASURED:?}");
-        assert!(paced <= FEW && paced_repairs <= FEW, "{paced} deletions, {paced_repairs} repairs in {MEASURED:?}");
+        assert!(
+            paced <= FEW * ROUNDS && paced_repairs <= FEW,
+            "{paced} deletions, {paced_repairs} repairs in {MEASURED:?}"
+        );
         let status = stage.agent.ask(&["status"]).unwrap();
         assert!(status.contains(&contested.attachment.container), "no warning names the sandbox: {status}");
         assert!(!status.contains(&other.attachment.container), "{status}");
@@ -110,7 +115,7 @@ pub(crate) fn on_the_node() {
         until_noticed(&stage, 2);
         let paced = pace(deleted);
         println!("in a fight over the node: {paced} deletions in {MEASURED:?}");
-        assert!(paced <= FEW, "{paced} deletions in {MEASURED:?}");
+        assert!(paced <= FEW * ROUNDS, "{paced} deletions in {MEASURED:?}");
         let status = stage.agent.ask(&["status"]).unwrap();
         assert!(status.contains("node"), "no warning names the node: {status}");
         repaired_at_once(&member.pod.netns);
