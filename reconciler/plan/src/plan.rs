@@ -5,6 +5,9 @@
 //! addresses and by `to` rules for the destinations that only it reaches. The destinations inside the cluster (the
 //! node itself, pods, services, hijacked ones) are the default CNI's and stand in every table alike.
 
+mod routes;
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -13,11 +16,13 @@ use schemas::intent::{
     Attachment, Baseline, CoordinateIntent, CoordinatorMode, CoordinatorSettings, HostPeer, LinkIdentity, Sandbox,
 };
 
-use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, RoutePattern};
+use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin};
 use crate::node::NodeFacts;
-use crate::object::{Address, Neighbour, Route, RouteKind, Rule, Scope};
+use crate::object::{Address, Route, Rule, Scope};
 use crate::ownership;
 use crate::tables::{self, MAIN, PROTOCOL};
+use routes::{attachment_routes, baseline_routes, leaving_main, permanent, route, subnet};
+use rules::Rules;
 
 /// All that a plan depends on.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +172,7 @@ impl<'a> Routed<'a> {
         if nics.is_empty() {
             return None;
         }
-        let default_nic = default_nic(&nics, baseline, input.cluster, notes);
+        let default_nic = default_nic(&nics, baseline, notes);
         let node_addresses = node_addresses(&nics, baseline, input.node);
         let cluster_routes = cluster_routes(&nics, &node_addresses, input.node, notes);
         Some(Self { baseline, nics, default_nic, node_addresses, cluster_routes })
@@ -319,13 +324,7 @@ fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) ->
 ///
 /// The latest network configuration that names one decides, else annotation and SpiderCoordinator; a NIC that is not there
 /// (yet) or has no default route leaves it to the first attached NIC that has one.
-fn default_nic(
-    nics: &[Nic<'_>],
-    baseline: &Baseline,
-    cluster: Option<&CoordinatorSettings>,
-    notes: &mut Vec<String>,
-) -> Option<usize> {
-    let _ = cluster;
+fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, notes: &mut Vec<String>) -> Option<usize> {
     let can_hold = |nic: &Nic<'_>| {
         nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN).iter().any(Route::is_default)
     };
@@ -406,138 +405,4 @@ fn cluster_routes(
         }
     }
     routes.into_iter().collect()
-}
-
-/// The default CNI's routes, for one table.
-fn baseline_routes(baseline: &Baseline, table: u32) -> Vec<Route> {
-    baseline
-        .routes
-        .iter()
-        .filter(|route| route.dst.is_ipv4())
-        .map(|found| Route {
-            table,
-            dst: found.dst,
-            metric: found.metric,
-            dev: Some(baseline.nic.to_string()),
-            gateway: found.gateway,
-            src: found.src,
-            scope: Scope(found.scope),
-            onlink: found.onlink,
-            kind: RouteKind::Unicast,
-            protocol: if table == MAIN { found.protocol } else { PROTOCOL },
-        })
-        .collect()
-}
-
-/// An attachment's own routes: its connected subnets, then those that IPAM gave.
-fn attachment_routes(attachment: &Attachment, table: u32) -> Vec<Route> {
-    let dev = attachment.key.ifname.as_str();
-    let addresses = attachment.addresses.iter().filter(|assigned| assigned.address.is_ipv4());
-    let connected = addresses
-        .clone()
-        .filter(|assigned| assigned.address.prefix() < 32)
-        .map(|assigned| Route { src: Some(assigned.address.ip()), ..route(table, assigned.address, None, dev) });
-    let given = attachment.routes.iter().filter(|given| given.dst.is_ipv4()).map(|given| {
-        let own_gateway = || addresses.clone().find_map(|assigned| assigned.gateway);
-        route(table, given.dst, given.gateway.or_else(own_gateway), dev)
-    });
-    let mut routes: Vec<Route> = connected.collect();
-    for route in given {
-        if !routes.iter().any(|known| known.key() == route.key()) {
-            routes.push(route);
-        }
-    }
-    routes
-}
-
-fn leaving_main(routes: &[Route]) -> impl Iterator<Item = RoutePattern> + '_ {
-    routes.iter().filter_map(|route| Some(RoutePattern { table: MAIN, dst: route.dst, dev: route.dev.clone()? }))
-}
-
-fn route(table: u32, dst: IpNetwork, gateway: Option<IpAddr>, dev: &str) -> Route {
-    Route {
-        table,
-        dst: subnet(dst),
-        metric: 0,
-        dev: Some(dev.to_owned()),
-        gateway,
-        src: None,
-        scope: if gateway.is_some() { Scope::GLOBAL } else { Scope::LINK },
-        onlink: false,
-        kind: RouteKind::Unicast,
-        protocol: PROTOCOL,
-    }
-}
-
-/// Without host bits: the kernel refuses a destination that has them.
-fn subnet(network: IpNetwork) -> IpNetwork {
-    IpNetwork::new(network.network(), network.prefix()).unwrap_or(network)
-}
-
-fn permanent(dev: &str, address: IpAddr, mac: schemas::name::Mac) -> Neighbour {
-    Neighbour { dev: dev.to_owned(), address, mac: Some(mac), permanent: true, protocol: PROTOCOL }
-}
-
-/// Collects which destinations and sources lead to which table, and gives priorities.
-#[derive(Default)]
-struct Rules {
-    /// Destination → table; the first NIC that claims one has it.
-    to: BTreeMap<IpNetwork, u32>,
-    /// (source, table), in the order of the NICs.
-    from: Vec<(IpAddr, u32)>,
-    /// What main reaches itself.
-    main: BTreeSet<IpNetwork>,
-    /// What a table holds besides what leads to it.
-    present: BTreeSet<(u32, IpNetwork)>,
-}
-
-impl Rules {
-    fn reached_by_main(&mut self, routes: impl Iterator<Item = Route>) {
-        self.main.extend(routes.filter(|route| !route.is_default()).map(|route| route.dst));
-    }
-
-    fn nic(&mut self, table: u32, routes: &[Route], addresses: impl Iterator<Item = IpAddr>) {
-        for route in routes.iter().filter(|route| !route.is_default()) {
-            self.to.entry(route.dst).or_insert(table);
-        }
-        self.from.extend(addresses.filter(IpAddr::is_ipv4).map(|address| (address, table)));
-    }
-
-    fn also_in<'r>(&mut self, table: u32, routes: impl Iterator<Item = &'r Route>) {
-        self.present.extend(routes.map(|route| (table, route.dst)));
-    }
-
-    /// `to` rules in ascending order of destination from the top down, so that a part of a network is asked before the
-    /// whole of it; then the `from` rules, which are asked before all of them.
-    fn number(mut self) -> Vec<Rule> {
-        self.to.retain(|destination, _| !self.main.contains(destination));
-        // A wide `to` rule must not swallow what main reaches more closely.
-        let swallowed: Vec<IpNetwork> = self
-            .main
-            .iter()
-            .filter(|inner| {
-                self.to.iter().any(|(outer, table)| {
-                    outer.prefix() < inner.prefix()
-                        && outer.contains(inner.network())
-                        && !self.present.contains(&(*table, **inner))
-                })
-            })
-            .copied()
-            .collect();
-        self.to.extend(swallowed.into_iter().map(|destination| (destination, MAIN)));
-        let to = self.to.iter().map(|(destination, table)| (None, Some(*destination), *table));
-        let from = self.from.iter().map(|(source, table)| (Some(IpNetwork::from(*source)), None, *table));
-        to.chain(from)
-            .zip((1..=tables::FIRST_PRIORITY).rev())
-            .map(|((from, to, table), priority)| Rule {
-                priority,
-                v6: false,
-                from,
-                to,
-                table,
-                other: None,
-                protocol: PROTOCOL,
-            })
-            .collect()
-    }
 }
