@@ -372,3 +372,43 @@ pub fn frame_length(prefix: [u8; 4]) -> Result<usize, FrameError> {
     let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
     if length > MAX_MESSAGE { Err(FrameError::TooLong(length)) } else { Ok(length) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        let key = AttachmentKey { container: "c1".parse().unwrap(), ifname: "net1".parse().unwrap() };
+        let call = Call::Withdraw(Withdrawal { key, part: Part::Link });
+        let request = Request { protocol: PROTOCOL, deadline_ms: 5000, call };
+        let mut frame = Vec::new();
+        write_frame(&mut frame, &request).unwrap();
+        assert_eq!(read_frame::<Request>(&mut frame.as_slice()).unwrap(), request);
+        let cut = &frame[..frame.len() - 1];
+        assert!(matches!(read_frame::<Request>(&mut &cut[..]), Err(FrameError::Io(_))));
+    }
+
+    #[test]
+    fn a_length_is_refused_before_anything_is_read() {
+        let announced = u32::try_from(MAX_MESSAGE + 1).unwrap().to_be_bytes();
+        assert!(matches!(read_frame::<Request>(&mut announced.as_slice()), Err(FrameError::TooLong(_))));
+        let answer = Answer::Objects(vec![Value::String("x".repeat(MAX_MESSAGE))]);
+        assert!(matches!(encode_frame(&answer), Err(FrameError::TooLong(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, text in ".*") {
+            let _ = read_frame::<Request>(&mut bytes.as_slice());
+            let _ = read_frame::<Answer>(&mut bytes.as_slice());
+            for body in [bytes.as_slice(), text.as_bytes()] {
+                let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+                let _ = read_frame::<Request>(&mut [length.as_slice(), body].concat().as_slice());
+                let _ = read_frame::<Answer>(&mut [length.as_slice(), body].concat().as_slice());
+            }
+        }
+    }
+}
