@@ -274,7 +274,6 @@ impl Agent {
             return true;
         }
         let (backoff, pace, wake) = self.workers.with(container, |slot| {
-            slot.outcome.send_replace(ended.outcome.clone());
             slot.failures =
                 if ended.outcome.error.is_empty() || ended.is_gone { 0 } else { slot.failures.saturating_add(1) };
             let backoff = (slot.failures > 0).then(|| {

@@ -22,7 +22,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         .into_iter()
         .enumerate()
         .map(|(number, (name, [a, b, x, y]))| trial(format!("nics::{name}"), move || in_order(number, [a, b], [x, y])));
-    orders.chain([trial("nics::a_nic_is_unplugged_and_plugged_again", unplugged)]).collect()
+    orders
+        .chain([
+            trial("nics::a_nic_is_unplugged_and_plugged_again", unplugged),
+            trial("nics::a_retry_sees_the_uplink_that_has_come_since", late_uplink),
+        ])
+        .collect()
 }
 
 fn second(text: &str) -> String {
@@ -108,4 +113,24 @@ fn unplugged() {
     runtime.del(&first, &net1, Some(&result)).unwrap();
     none.return_to(&pod.netns);
     node.forgets_all();
+}
+
+/// What failed for want of an uplink is answered by how things are when it is asked again, not by how they were.
+fn late_uplink() {
+    let node = Node::new("late");
+    let runtime = node.runtime();
+    let conflist = node.conflist().with_key("macvlan", "master", Value::from("late0"));
+    let pod = node.pod(101);
+    let it = attachment(&pod, "net1");
+    for _ in 0..3 {
+        let error = runtime.add(&conflist, &it).unwrap_err();
+        let error = error.cni().unwrap();
+        assert!(error.msg.contains("late0"), "{error}");
+    }
+    let mut worker = node.scene.worker.scene().unwrap();
+    worker.veth(End::here("late0"), End::here("late1")).unwrap();
+    worker.up("late0").unwrap();
+    worker.up("late1").unwrap();
+    assert_eq!(address(&runtime.add(&conflist, &it).unwrap()), "10.6.212.200/16");
+    runtime.del(&conflist, &it, None).unwrap();
 }

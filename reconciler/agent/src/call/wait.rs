@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use schemas::cni::error::CniError;
+use schemas::intent::Outcome;
 use schemas::name::ContainerId;
 use store::CommitError;
 use tokio::time::Instant;
@@ -28,9 +29,23 @@ pub(super) async fn converged(
 ) -> Result<(), CniError> {
     let mut outcome = agent.workers.outcome(container);
     agent.mark(container, Cause::Intent);
-    match tokio::time::timeout_at(deadline, outcome.wait_for(|outcome| outcome.generation >= generation)).await {
+    let ended = async {
+        let is_reached = |outcome: &Outcome| outcome.generation >= generation;
+        // An error of before the question is no answer to it: what was missing may be there by now.
+        let is_there = |outcome: &Outcome| is_reached(outcome) && outcome.error.is_empty();
+        let mut found = outcome.borrow_and_update().clone();
+        while !is_there(&found) {
+            outcome.changed().await?;
+            found = outcome.borrow_and_update().clone();
+            if is_reached(&found) {
+                break;
+            }
+        }
+        Ok::<Outcome, tokio::sync::watch::error::RecvError>(found)
+    };
+    match tokio::time::timeout_at(deadline, ended).await {
         Ok(Ok(outcome)) if outcome.error.is_empty() => Ok(()),
-        Ok(Ok(outcome)) => Err(CniError::new(CniError::FAILED, outcome.error.clone())),
+        Ok(Ok(outcome)) => Err(CniError::new(CniError::FAILED, outcome.error)),
         Ok(Err(_)) => Err(CniError::new(CniError::TRY_AGAIN, format!("sandbox {container} was withdrawn meanwhile"))),
         Err(_) => Err(CniError::new(
             CniError::TRY_AGAIN,
