@@ -7,3 +7,4 @@ mod durable;
 mod kill;
 mod opening;
 mod sample;
+mod traffic;
