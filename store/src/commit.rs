@@ -1,10 +1,11 @@
-//! The one committer: many waiters share one transaction and one sync, and hear of it only after that sync.
+//! The one committer: many waiters share one frame of the journal and one sync, and hear of it only after that sync.
 //!
-//! sled's `flush` hands the log to the kernel but leaves file metadata and the disk's cache alone, so a power cut may take
-//! it back; `fdatasync` on a descriptor of our own makes it durable. A flush or sync that failed says nothing about what
-//! is on disk, and the kernel reports it only once: from then on nothing is acknowledged.
+//! sled follows in memory and is flushed by the upkeep: what it has not got yet when the power goes, it gets back from the
+//! journal. A sync that failed says nothing about what is on disk, and the kernel reports it only once: from then on nothing
+//! is acknowledged.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,15 +14,19 @@ use std::thread::JoinHandle;
 
 use schemas::intent::Allocation;
 use schemas::name::AttachmentKey;
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional, TransactionalTree};
 
 use crate::change::{Change, Claim};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::counters::Counters;
+use crate::journal::log::AppendError;
+use crate::journal::writer::JournalWriter;
+use crate::live::{Effect, Live, Touched};
+use crate::position::Position;
 use crate::queue::{GROUP_BYTES, Queue, Waiting};
 use crate::trees::{TreeName, Trees};
 
-/// A change that was not committed: nothing of it is in the store.
+/// A change that was not committed: nothing of it is in the store, except that after [`Poisoned`](Self::Poisoned) it may be
+/// there when the store has been opened again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The address is another owner's.
@@ -57,7 +62,13 @@ pub enum CommitError {
         /// Their size together.
         bytes: usize,
     },
-    /// An earlier write failed, and what is on disk is unknown until the store has been opened again.
+    /// The disk has no room for it.
+    #[error("the store has no room for the change ({reason}): free space on the disk of the state directory")]
+    NoRoom {
+        /// What the file system says.
+        reason: Arc<str>,
+    },
+    /// A write failed, and what is on disk is unknown until the store has been opened again.
     #[error("the store takes no more changes because a write failed ({reason}): see to the disk, then restart")]
     Poisoned {
         /// The failure.
@@ -72,7 +83,7 @@ impl CommitError {
     /// The same change may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Overloaded { .. } => true,
+            Self::Overloaded { .. } | Self::NoRoom { .. } => true,
             Self::AddressTaken { .. }
             | Self::UnreadableAllocation { .. }
             | Self::Record(_)
@@ -83,9 +94,6 @@ impl CommitError {
     }
 }
 
-/// Makes durable what sled has flushed.
-pub(crate) type SyncDisk = Box<dyn FnMut() -> io::Result<()> + Send>;
-
 /// The committer's thread; dropping it commits what waits and ends it.
 pub(crate) struct Committer {
     queue: Arc<Queue>,
@@ -94,19 +102,14 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn start(trees: Trees, sync: SyncDisk, counters: Arc<Counters>) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let disk = Disk { trees, sync, counters };
+    pub(crate) fn start(live: Arc<Live>, writer: JournalWriter, counters: Arc<Counters>) -> io::Result<Self> {
+        let queue = writer.upkeep().queue();
+        let disk = Disk { live, writer, counters };
         let thread = std::thread::Builder::new().name("store-commit".to_owned()).spawn({
             let queue = queue.clone();
             move || disk.serve(&queue)
         })?;
         Ok(Self { queue, thread: Some(thread) })
-    }
-
-    /// Where changes are put.
-    pub(crate) fn queue(&self) -> &Queue {
-        &self.queue
     }
 }
 
@@ -120,15 +123,17 @@ impl Drop for Committer {
 }
 
 struct Disk {
-    trees: Trees,
-    sync: SyncDisk,
+    live: Arc<Live>,
+    writer: JournalWriter,
     counters: Arc<Counters>,
 }
 
-/// What a transaction did: an answer for each change, and the bytes that were written.
-struct Applied {
-    answers: Vec<Result<(), CommitError>>,
-    bytes: u64,
+/// Why no change of a group was committed.
+enum Failure {
+    /// Nothing was written.
+    NoRoom(String),
+    /// What is on disk is unknown.
+    Unknown(String),
 }
 
 impl Disk {
@@ -146,104 +151,127 @@ impl Disk {
     }
 
     fn commit(&mut self, queue: &Queue, changes: &[Change]) -> Vec<Result<(), CommitError>> {
-        let refuse = |reason: Arc<str>| {
-            let answer = || Err(CommitError::Poisoned { reason: reason.clone() });
-            changes.iter().map(|_| answer()).collect()
-        };
+        let refuse = |error: CommitError| changes.iter().map(|_| Err(error.clone())).collect();
         if let Some(reason) = queue.poisoned() {
-            return refuse(reason);
+            return refuse(CommitError::Poisoned { reason });
         }
         // sled asserts its way out of states that it did not foresee; the agent lives on and can still say so.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.write_durably(changes)))
-            .unwrap_or_else(|_| Err("sled panicked while writing".to_owned()));
+            .unwrap_or_else(|_| Err(Failure::Unknown("sled panicked while writing".to_owned())));
         match outcome {
             Ok(answers) => {
                 let acknowledged = answers.iter().filter(|answer| answer.is_ok()).count();
                 Counters::add(&self.counters.changes, acknowledged as u64);
                 answers
             }
-            Err(reason) => {
+            Err(Failure::NoRoom(reason)) => {
+                tracing::error!(%reason, "the store has no room for a change");
+                refuse(CommitError::NoRoom { reason: reason.into() })
+            }
+            Err(Failure::Unknown(reason)) => {
                 tracing::error!(%reason, "the store takes no more changes: a write failed");
                 let reason = Arc::<str>::from(reason);
                 queue.poison(reason.clone());
-                refuse(reason)
+                refuse(CommitError::Poisoned { reason })
             }
         }
     }
 
-    fn write_durably(&mut self, changes: &[Change]) -> Result<Vec<Result<(), CommitError>>, String> {
-        let applied = apply(&self.trees, changes).map_err(|error| format!("transaction: {error}"))?;
-        if applied.bytes > 0 {
-            self.trees.tree(TreeName::Meta).flush().map_err(|error| format!("flush: {error}"))?;
-            (self.sync)().map_err(|error| format!("fdatasync: {error}"))?;
-            Counters::add(&self.counters.commits, 1);
-            Counters::add(&self.counters.syncs, 1);
-            Counters::add(&self.counters.bytes, applied.bytes);
+    fn write_durably(&mut self, changes: &[Change]) -> Result<Vec<Result<(), CommitError>>, Failure> {
+        let closed = || Failure::Unknown("the store is closed".to_owned());
+        let trees = self.live.trees().ok_or_else(closed)?;
+        let mut group = Group { trees: &trees, effect: Effect::new() };
+        let answers = changes
+            .iter()
+            .map(|change| group.add(change))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Failure::Unknown(format!("read: {error}")))?;
+        let effect = group.changed();
+        if effect.is_empty() {
+            // What it wants has been durable since it was written.
+            return Ok(answers);
         }
-        Ok(applied.answers)
+        let before = self.live.position();
+        let bytes = self.writer.append(before, &effect).map_err(|error| match error {
+            AppendError::NoRoom(source) => Failure::NoRoom(source.to_string()),
+            AppendError::Unknown(action, source) => Failure::Unknown(format!("{action}: {source}")),
+        })?;
+        let after = after(before, &effect);
+        self.live.follow(effect, after).map_err(Failure::Unknown)?;
+        Counters::add(&self.counters.commits, 1);
+        Counters::add(&self.counters.syncs, 1);
+        Counters::add(&self.counters.bytes, bytes);
+        self.writer.committed(&self.live);
+        Ok(answers)
     }
 }
 
-/// One transaction over all trees for all changes. A change that is refused leaves no trace and spoils no other; a group
-/// that changes nothing is not written at all: what it wants has been durable since it was written.
-fn apply(trees: &Trees, changes: &[Change]) -> Result<Applied, sled::Error> {
-    let outcome = trees.as_slice().transaction(|view| {
-        let mut applied = Applied { answers: Vec::with_capacity(changes.len()), bytes: 0 };
-        for change in changes {
-            let answer = match refusal(view, change)? {
-                Some(error) => Err(error),
-                None => {
-                    applied.bytes += put(view, change)?;
-                    Ok(())
+/// Where the state stands after a group.
+pub(crate) fn after(before: Position, effect: &Effect) -> Position {
+    let mut after = Position { number: before.number + 1, ..before };
+    for ((tree, key), touched) in effect {
+        if let Some(old) = &touched.old {
+            after.digest.subtract(*tree, key, old);
+        }
+        if let Some(new) = &touched.new {
+            after.digest.add(*tree, key, new);
+        }
+    }
+    after
+}
+
+/// Changes on their way into one frame. A change that is refused leaves no trace and spoils no other.
+struct Group<'a> {
+    trees: &'a Trees,
+    effect: Effect,
+}
+
+impl Group<'_> {
+    /// Adds a change if it can be; the answer is for its caller.
+    fn add(&mut self, change: &Change) -> Result<Result<(), CommitError>, sled::Error> {
+        if let Some(error) = self.refusal(change)? {
+            return Ok(Err(error));
+        }
+        for op in &change.ops {
+            let new = op.value.clone();
+            match self.effect.entry((op.tree, op.key.clone())) {
+                Entry::Occupied(mut touched) => touched.get_mut().new = new,
+                Entry::Vacant(place) => {
+                    let old = self.trees.tree(op.tree).get(&op.key)?;
+                    place.insert(Touched { old, new });
                 }
-            };
-            applied.answers.push(answer);
-        }
-        // A transaction without writes still appends to sled's log; an aborted one does not.
-        if applied.bytes == 0 { Err(ConflictableTransactionError::Abort(applied)) } else { Ok(applied) }
-    });
-    match outcome {
-        Ok(applied) | Err(TransactionError::Abort(applied)) => Ok(applied),
-        Err(TransactionError::Storage(error)) => Err(error),
-    }
-}
-
-type Transaction<T> = Result<T, sled::transaction::UnabortableTransactionError>;
-
-/// Writes what differs, and says how many bytes that was.
-fn put(view: &[TransactionalTree], change: &Change) -> Transaction<u64> {
-    let mut bytes = 0;
-    for op in &change.ops {
-        let tree = &view[op.tree as usize];
-        if tree.get(&op.key)?.as_deref() == op.value.as_deref() {
-            continue;
-        }
-        bytes += (op.key.len() + op.value.as_ref().map_or(0, Vec::len)) as u64;
-        match &op.value {
-            Some(value) => tree.insert(op.key.as_slice(), value.as_slice())?,
-            None => tree.remove(op.key.as_slice())?,
-        };
-    }
-    Ok(bytes)
-}
-
-/// Why a change cannot be, judged before anything of it is written: an address is never put over another owner's.
-fn refusal(view: &[TransactionalTree], change: &Change) -> Transaction<Option<CommitError>> {
-    // What earlier operations of the same change make of an allocation counts for the later ones.
-    let mut earlier: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-    for op in change.ops.iter().filter(|op| op.tree == TreeName::Allocations) {
-        if let Some(claim) = &op.claim {
-            let taken = match earlier.get(op.key.as_slice()) {
-                Some(value) => value.and_then(|value| taken(claim, value)),
-                None => view[op.tree as usize].get(&op.key)?.and_then(|value| taken(claim, &value)),
-            };
-            if taken.is_some() {
-                return Ok(taken);
             }
         }
-        earlier.insert(&op.key, op.value.as_deref());
+        Ok(Ok(()))
     }
-    Ok(None)
+
+    /// Why a change cannot be, judged before anything of it is taken: an address is never put over another owner's.
+    fn refusal(&self, change: &Change) -> Result<Option<CommitError>, sled::Error> {
+        // What earlier operations of the same change make of an allocation counts for the later ones.
+        let mut earlier: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
+        for op in change.ops.iter().filter(|op| op.tree == TreeName::Allocations) {
+            if let Some(claim) = &op.claim {
+                let taken = match earlier.get(op.key.as_slice()) {
+                    Some(value) => value.and_then(|value| taken(claim, value)),
+                    None => match self.effect.get(&(op.tree, op.key.clone())) {
+                        Some(touched) => touched.new.as_deref().and_then(|value| taken(claim, value)),
+                        None => self.trees.tree(op.tree).get(&op.key)?.and_then(|value| taken(claim, &value)),
+                    },
+                };
+                if taken.is_some() {
+                    return Ok(taken);
+                }
+            }
+            earlier.insert(&op.key, op.value.as_deref());
+        }
+        Ok(None)
+    }
+
+    /// What differs from what is there.
+    fn changed(mut self) -> Effect {
+        self.effect.retain(|_, touched| touched.old.as_deref() != touched.new.as_deref());
+        self.effect
+    }
 }
 
 fn taken(claim: &Claim, value: &[u8]) -> Option<CommitError> {

@@ -6,32 +6,48 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use schemas::intent::AllocationState;
 
 use super::*;
+use crate::journal::JournalDir;
+use crate::journal::log::SyncDisk;
+use crate::journal::writer::Limits;
 use crate::queue::QUEUE_CHANGES;
+use crate::upkeep::Wanted;
 
 /// A committer over a store of its own; each sync first says that it has begun, then ends as the test tells it.
 struct Held {
     committer: Committer,
+    queue: Arc<Queue>,
+    live: Arc<Live>,
     counters: Arc<Counters>,
     trees: Trees,
     begun: Receiver<()>,
     end: Sender<io::Result<()>>,
-    _db: sled::Db,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn held() -> Held {
     let dir = tempfile::tempdir().unwrap();
-    let db = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
-    let trees = Trees::open(&db).unwrap();
+    let sled = crate::sled_dir::create(&dir.path().join("store")).unwrap();
+    let trees = sled.trees.clone();
+    let live = Live::new(sled, Position::NOTHING, Default::default());
     let counters = Arc::new(Counters::default());
     let (says_begun, begun) = channel();
     let (end, ends) = channel();
-    let sync = move || {
-        says_begun.send(()).unwrap();
-        ends.recv().unwrap()
+    let ends = Arc::new(std::sync::Mutex::new(ends));
+    let sync_of = move || -> SyncDisk {
+        let (says_begun, ends) = (says_begun.clone(), ends.clone());
+        Box::new(move |_| {
+            says_begun.send(()).unwrap();
+            ends.lock().unwrap().recv().unwrap()
+        })
     };
-    let committer = Committer::start(trees.clone(), Box::new(sync), counters.clone()).unwrap();
-    Held { committer, counters, trees, begun, end, _db: db, _dir: dir }
+    let journal = JournalDir::new(dir.path().join("journal"));
+    std::fs::create_dir(journal.path()).unwrap();
+    let queue = Arc::new(Queue::default());
+    let wanted = Wanted::new(queue.clone());
+    let writer =
+        JournalWriter::begin(journal, Position::NOTHING, 0, Limits::default(), Box::new(sync_of), wanted).unwrap();
+    let committer = Committer::start(live.clone(), writer, counters.clone()).unwrap();
+    Held { committer, queue, live, counters, trees, begun, end, dir }
 }
 
 fn text(number: usize) -> Change {
@@ -41,7 +57,7 @@ fn text(number: usize) -> Change {
 impl Held {
     fn submit(&self, change: Change) -> Receiver<Result<(), CommitError>> {
         let (sender, receiver) = channel();
-        self.committer.queue().push(change, Box::new(move |answer| sender.send(answer).unwrap()));
+        self.queue.push(change, Box::new(move |answer| sender.send(answer).unwrap()));
         receiver
     }
 
@@ -149,7 +165,7 @@ fn a_change_that_changes_nothing_is_not_written() {
     let first = held.submit(text(1));
     held.sync_ends(Ok(()));
     first.recv().unwrap().unwrap();
-    let size = held._db.size_on_disk().unwrap();
+    let position = held.live.position();
     let bytes = Counters::read(&held.counters.bytes);
     for _ in 0..10 {
         // A sync would wait for the test for ever.
@@ -159,8 +175,8 @@ fn a_change_that_changes_nothing_is_not_written() {
     }
     assert_eq!(held.counts(), [1, 31, 1]);
     assert_eq!(Counters::read(&held.counters.bytes), bytes);
-    held._db.flush().unwrap();
-    assert_eq!(held._db.size_on_disk().unwrap(), size);
+    assert_eq!(held.live.position(), position);
+    assert!(held.dir.path().join("journal").read_dir().unwrap().count() == 1);
 }
 
 #[test]
@@ -195,7 +211,7 @@ fn a_full_queue_refuses_instead_of_growing() {
             answer.unwrap();
             answered.fetch_add(1, SeqCst);
         };
-        held.committer.queue().push(text(number), Box::new(done));
+        held.queue.push(text(number), Box::new(done));
     }
     let error = held.submit(text(1)).recv().unwrap().unwrap_err();
     assert!(matches!(error, CommitError::Overloaded { changes: QUEUE_CHANGES, .. }), "{error}");
@@ -230,7 +246,7 @@ fn a_change_too_large_for_one_transaction_is_refused() {
 #[test]
 fn who_panics_on_an_answer_takes_nobody_along() {
     let held = held();
-    held.committer.queue().push(text(1), Box::new(|_| panic!("on purpose")));
+    held.queue.push(text(1), Box::new(|_| panic!("on purpose")));
     held.sync_ends(Ok(()));
     let answer = held.submit(text(2));
     held.sync_ends(Ok(()));

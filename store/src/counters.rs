@@ -9,10 +9,14 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Changes that were acknowledged, those that changed nothing included.
     pub changes: AtomicU64,
-    /// Calls of fdatasync for commits.
+    /// Calls of fdatasync that commits waited for.
     pub syncs: AtomicU64,
-    /// Bytes of keys and values that commits wrote.
+    /// Bytes of the groups that commits wrote, each counted once.
     pub bytes: AtomicU64,
+    /// Snapshots that have replaced grown logs.
+    pub snapshots: AtomicU64,
+    /// Times that a grown sled has been written anew.
+    pub compactions: AtomicU64,
 }
 
 impl Counters {

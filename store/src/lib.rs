@@ -4,17 +4,28 @@
 //! [`Store::submit`] say when it is durable, and a change is in the store whole or not at all, whatever happens in
 //! between. Reading never waits for a commit.
 //!
+//! There are two copies of everything: sled, which is read, and the journal, in which a change is durable first. Each says how
+//! far it has come, so that one that was damaged, lost or put back to yesterday is noticed and made anew from the other.
+//!
 //! Where one place decides: [`codec`] has the bytes of records, [`trees`] the names of trees and the shapes of keys,
-//! [`open`] how a store comes to be and is opened, [`commit`] when something is durable.
+//! `journal::frame` the bytes of the journal, [`commit`] when something is durable, `recovery` which copy is right.
 
 pub mod change;
 pub mod codec;
 pub mod commit;
 pub mod counters;
+mod journal;
+mod live;
 pub mod open;
+mod places;
+mod position;
 mod queue;
+mod recovery;
+mod sled_dir;
 pub mod snapshot;
 pub mod trees;
+mod upgrade;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -23,31 +34,46 @@ pub use change::Change;
 pub use commit::CommitError;
 pub use counters::Counters;
 pub use open::{Meta, OpenError};
+pub use recovery::Recovery;
 pub use snapshot::{ReadError, Snapshot, Unreadable};
 
 use commit::Committer;
-use open::OpenDir;
+use journal::writer::Limits;
+use live::Live;
+use open::{Held, Parts};
+use queue::Queue;
+use upkeep::Upkeep;
 
-/// An open store. Dropping it commits what waits, ends the committer, closes sled and gives back the lock, in this order.
+/// An open store. Dropping it commits what waits, ends its threads, closes sled and gives back the lock, in this order.
 pub struct Store {
-    committer: Committer,
+    committer: Option<Committer>,
+    upkeep: Option<Upkeep>,
+    queue: Arc<Queue>,
+    live: Arc<Live>,
     counters: Arc<Counters>,
-    dir: OpenDir,
+    meta: Meta,
+    recovery: Recovery,
+    /// Released last.
+    _lock: Held,
 }
 
 impl Store {
     /// Opens the store in `dir`, making it if there is none. `node` is whose memory it is to be: another node's is
     /// refused. `boot_id` is `/proc/sys/kernel/random/boot_id`.
     ///
-    /// Beside `dir` there are `<dir>.lock` and, while the store is being made, `<dir>.creating`.
+    /// `dir` is sled's. Beside it there are `<dir>.journal`, the second copy, `<dir>.lock`, while a sled is being made
+    /// `<dir>.creating`, and what was found damaged as `<dir>.damaged-1` and so on.
     pub fn open(dir: &Path, node: &str, boot_id: &str) -> Result<Self, OpenError> {
-        let path = dir;
-        let dir = open::open(dir, node, boot_id)?;
-        let log = dir.log_file()?;
+        let Parts { live, writer, places, meta, recovery, lock } = open::open(dir, node, boot_id, Limits::default())?;
         let counters = Arc::new(Counters::default());
-        let committer = Committer::start(dir.trees().clone(), Box::new(move || log.sync_data()), counters.clone())
-            .map_err(|source| OpenError::Io { action: "start the committer of", path: path.to_owned(), source })?;
-        Ok(Self { committer, counters, dir })
+        let failed = |action| move |source| OpenError::Io { action, path: dir.to_owned(), source };
+        let wanted = writer.upkeep().clone();
+        let queue = wanted.queue();
+        let upkeep = Upkeep::start(wanted, live.clone(), places, counters.clone());
+        let upkeep = Some(upkeep.map_err(failed("start the upkeep of"))?);
+        let committer = Committer::start(live.clone(), writer, counters.clone());
+        let committer = Some(committer.map_err(failed("start the committer of"))?);
+        Ok(Self { committer, upkeep, queue, live, counters, meta, recovery, _lock: lock })
     }
 
     /// Commits a change and returns at once; `done` hears when it is durable, or why it is not in the store.
@@ -55,7 +81,7 @@ impl Store {
     /// `done` runs on the committer's thread, or on the caller's when the change is refused at once. It holds up every
     /// other commit while it runs: it must not block, and must never call [`commit`](Self::commit).
     pub fn submit(&self, change: Change, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
-        self.committer.queue().push(change, Box::new(done));
+        self.queue.push(change, Box::new(done));
     }
 
     /// Commits a change and returns when it is durable.
@@ -68,20 +94,24 @@ impl Store {
         receiver.recv().unwrap_or(Err(CommitError::Closed))
     }
 
-    /// Reads everything that is wanted. It waits for no commit, and while commits go on it may see one of them in one
-    /// tree and not yet in another: take it before the first one.
+    /// Reads everything that is wanted, as it was at one instant, whatever is committed meanwhile. It waits for no disk.
     pub fn load(&self) -> Result<Snapshot, ReadError> {
-        snapshot::load(self.dir.trees())
+        snapshot::load(self.live.view())
     }
 
     /// Reads a text of the catalogue.
     pub fn catalogue_get(&self, key: &str) -> Result<Option<String>, ReadError> {
-        snapshot::catalogue_get(self.dir.trees(), key)
+        snapshot::catalogue_get(&self.live, key)
     }
 
     /// What the store says about itself.
     pub fn meta(&self) -> &Meta {
-        &self.dir.meta
+        &self.meta
+    }
+
+    /// What opening it had to mend.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// What the store has done since it was opened.
@@ -91,20 +121,34 @@ impl Store {
 
     /// How many changes wait for the committer.
     pub fn waiting(&self) -> usize {
-        self.committer.queue().waiting()
+        self.queue.waiting()
     }
 
     /// Why the store takes no more changes, once a write has failed.
     pub fn poisoned(&self) -> Option<Arc<str>> {
-        self.committer.queue().poisoned()
+        self.queue.poisoned()
     }
 
     /// Commits what waits and closes the store; the same as dropping it, by name.
     pub fn close(self) {}
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.committer.take());
+        drop(self.upkeep.take());
+        if let Some(sled) = self.live.close() {
+            if let Err(reason) = sled.make_durable() {
+                // The journal has it, and sled gets it from there.
+                tracing::warn!(%reason, "sled could not be flushed while the store was closed");
+            }
+            sled_dir::close(sled);
+        }
+    }
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("meta", &self.dir.meta).finish_non_exhaustive()
+        f.debug_struct("Store").field("meta", &self.meta).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,8 @@
 use schemas::intent::{Allocation, Attachment, Sandbox};
 
 use crate::codec::{self, CatalogueText, DecodeError, Record};
-use crate::trees::{self, TreeName, Trees};
+use crate::live::{Live, RawRecord, View};
+use crate::trees::{self, TreeName};
 
 /// Everything that is wanted, in the order of the keys, and what could not be read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,6 +41,15 @@ pub enum ReadError {
         /// What sled says.
         source: sled::Error,
     },
+    /// sled panicked where it should have refused: a page of it is damaged.
+    #[error("cannot read the store's {tree}: sled panics on it; restart, so that it is rebuilt from the journal")]
+    Panicked {
+        /// The tree.
+        tree: TreeName,
+    },
+    /// The store has been closed.
+    #[error("the store is closed: the agent is stopping")]
+    Closed,
     /// The record is there and is not used.
     #[error("the store's record {key:?} in {tree} is unreadable: {source}")]
     Unreadable {
@@ -52,46 +62,49 @@ pub enum ReadError {
     },
 }
 
-pub(crate) fn load(trees: &Trees) -> Result<Snapshot, ReadError> {
-    let mut unreadable = Vec::new();
-    let sandboxes =
-        scan(trees, TreeName::Sandboxes, &mut unreadable, |record: &Sandbox| trees::sandbox_key(&record.container))?;
-    let attachments =
-        scan(trees, TreeName::Attachments, &mut unreadable, |record: &Attachment| trees::attachment_key(&record.key))?;
-    let allocations = scan(trees, TreeName::Allocations, &mut unreadable, |record: &Allocation| {
-        trees::allocation_key(record.address)
-    })?;
-    Ok(Snapshot { sandboxes, attachments, allocations, unreadable })
-}
-
-/// Every record of a tree that is whole and stands under its own key.
-fn scan<R: Record>(
-    trees: &Trees,
-    tree: TreeName,
-    unreadable: &mut Vec<Unreadable>,
-    own_key: impl Fn(&R) -> Vec<u8>,
-) -> Result<Vec<R>, ReadError> {
-    let mut records = Vec::new();
-    for entry in trees.tree(tree) {
-        let (key, value) = entry.map_err(|source| ReadError::Sled { tree, source })?;
-        let reason = match codec::decode::<R>(&value) {
-            Ok(record) => {
-                let own = own_key(&record);
-                if own == *key {
-                    records.push(record);
-                    continue;
-                }
-                format!("it is the record of {}", trees::readable_key(tree, &own))
-            }
-            Err(error) => error.to_string(),
-        };
-        unreadable.push(Unreadable { tree, key: trees::readable_key(tree, &key), reason });
+/// Reads a view to its end.
+pub(crate) fn load(mut view: View) -> Result<Snapshot, ReadError> {
+    let mut snapshot = Snapshot::default();
+    while let Some(records) = view.next_records()? {
+        for record in records {
+            snapshot.take(&record);
+        }
     }
-    Ok(records)
+    Ok(snapshot)
 }
 
-pub(crate) fn catalogue_get(trees: &Trees, key: &str) -> Result<Option<String>, ReadError> {
+impl Snapshot {
+    fn take(&mut self, record: &RawRecord) {
+        let taken = match record.tree {
+            TreeName::Sandboxes => whole(record, |sandbox: &Sandbox| trees::sandbox_key(&sandbox.container))
+                .map(|sandbox| self.sandboxes.push(sandbox)),
+            TreeName::Attachments => whole(record, |attachment: &Attachment| trees::attachment_key(&attachment.key))
+                .map(|attachment| self.attachments.push(attachment)),
+            TreeName::Allocations => whole(record, |allocation: &Allocation| trees::allocation_key(allocation.address))
+                .map(|allocation| self.allocations.push(allocation)),
+            TreeName::Leases | TreeName::Catalogue | TreeName::Outbox | TreeName::Journal | TreeName::Meta => Ok(()),
+        };
+        if let Err(reason) = taken {
+            let key = trees::readable_key(record.tree, &record.key);
+            self.unreadable.push(Unreadable { tree: record.tree, key, reason });
+        }
+    }
+}
+
+/// A record that is whole and stands under its own key; else why it is not used.
+pub(crate) fn whole<R: Record>(record: &RawRecord, own_key: impl Fn(&R) -> Vec<u8>) -> Result<R, String> {
+    let content = codec::decode::<R>(&record.value).map_err(|error| error.to_string())?;
+    let own = own_key(&content);
+    if own == record.key {
+        Ok(content)
+    } else {
+        Err(format!("it is the record of {}", trees::readable_key(record.tree, &own)))
+    }
+}
+
+pub(crate) fn catalogue_get(live: &Live, key: &str) -> Result<Option<String>, ReadError> {
     let tree = TreeName::Catalogue;
+    let trees = live.trees().ok_or(ReadError::Closed)?;
     let value = trees.tree(tree).get(key).map_err(|source| ReadError::Sled { tree, source })?;
     value
         .map(|value| codec::decode(&value).map(|CatalogueText(text)| text))

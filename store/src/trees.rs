@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use schemas::name::{AttachmentKey, ContainerId};
 
-/// One tree of the store. The order is that of `Trees`, not of the disk; the names are on disk.
+/// One tree of the store. Names and numbers are on disk: never reorder, never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TreeName {
     /// Interfaces as wanted. Key: container ID, 0x00, interface name.
@@ -37,6 +37,8 @@ pub(crate) const ALL: [TreeName; 8] = [
     TreeName::Meta,
 ];
 
+/// Meta key under which sled remembers how far it has followed; it is no part of the state.
+pub(crate) const META_POSITION: &[u8] = b"position";
 /// Meta key of the format version, a decimal text.
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// Meta key of the node's name.
@@ -45,6 +47,11 @@ pub(crate) const META_NODE: &[u8] = b"node";
 pub(crate) const META_BOOT: &[u8] = b"boot";
 
 impl TreeName {
+    /// The one that casts to this number.
+    pub(crate) fn from_index(index: u8) -> Option<Self> {
+        ALL.get(usize::from(index)).copied()
+    }
+
     /// The name on disk.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,7 +29,7 @@ fn a_store_is_made_with_the_directories_above_it() {
     let meta = store.meta();
     assert_eq!((meta.format_version, meta.node.as_str(), meta.boot_id.as_str()), (1, NODE, BOOT));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(names(&dir.path().join("a/b")), ["store", "store.lock"]);
+    assert_eq!(names(&dir.path().join("a/b")), ["store", "store.journal", "store.lock"]);
 }
 
 #[test]
@@ -98,6 +98,7 @@ fn a_store_that_does_not_say_what_it_is_is_refused() {
     let (_dir, path) = place();
     open(&path).close();
     write_meta(&path, "format", "one");
+    fs::remove_dir_all(path.with_extension("journal")).unwrap();
     let error = Store::open(&path, NODE, BOOT).unwrap_err();
     assert!(error.to_string().contains("is damaged: its format version is \"one\""), "{error}");
 }
@@ -137,28 +138,49 @@ fn the_rest_of_an_interrupted_creation_is_removed() {
 }
 
 #[test]
-fn an_empty_directory_is_no_store_and_a_half_one_is_damage() {
+fn an_empty_directory_is_no_store() {
     let (_dir, path) = place();
     fs::create_dir(&path).unwrap();
     let store = open(&path);
     store.commit(put(1)).unwrap();
     drop(store);
-    for file in ["db", "conf"] {
-        let aside = path.with_extension("aside");
-        fs::rename(path.join(file), &aside).unwrap();
-        let error = Store::open(&path, NODE, BOOT).unwrap_err();
-        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
-        assert!(!path.join(file).exists(), "nothing is made up in its place");
-        fs::rename(&aside, path.join(file)).unwrap();
-    }
     assert_eq!(open(&path).load().unwrap().sandboxes, [sandbox(1)]);
 }
 
 #[test]
-fn garbage_in_place_of_the_log_is_refused_or_empty_never_a_panic() {
+fn half_a_sled_is_made_anew_and_without_a_journal_refused() {
     let (_dir, path) = place();
-    open(&path).close();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    drop(store);
+    let (journal, aside) = (path.with_extension("journal"), path.with_extension("aside"));
+    for file in ["db", "conf"] {
+        let content = fs::read(path.join(file)).unwrap();
+        fs::remove_file(path.join(file)).unwrap();
+        fs::rename(&journal, &aside).unwrap();
+        let error = Store::open(&path, NODE, BOOT).unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        assert!(!path.join(file).exists() && !journal.exists(), "nothing is made up in its place");
+        // Put back, it is as before.
+        fs::write(path.join(file), content).unwrap();
+        fs::rename(&aside, &journal).unwrap();
+        assert!(open(&path).recovery().is_empty());
+        fs::remove_file(path.join(file)).unwrap();
+        let store = open(&path);
+        assert!(store.recovery().mended[0].contains(&format!("there is no file {file}")), "{:?}", store.recovery());
+        assert_eq!(store.load().unwrap().sandboxes, [sandbox(1)]);
+    }
+}
+
+#[test]
+fn garbage_in_place_of_the_log_is_refused_or_healed_never_a_panic() {
     for content in [&b""[..], b"x", &[0xff; 5000], &[0; 70_000]] {
+        let (_dir, path) = place();
+        let store = open(&path);
+        store.commit(put(1)).unwrap();
+        store.close();
+        let (journal, aside) = (path.with_extension("journal"), path.with_extension("aside"));
+        fs::rename(&journal, &aside).unwrap();
         for snapshot in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
             if snapshot.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
                 fs::remove_file(snapshot).unwrap();
@@ -167,6 +189,8 @@ fn garbage_in_place_of_the_log_is_refused_or_empty_never_a_panic() {
         fs::write(path.join("db"), content).unwrap();
         let error = Store::open(&path, NODE, BOOT).unwrap_err();
         assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        fs::rename(&aside, &journal).unwrap();
+        assert_eq!(open(&path).load().unwrap().sandboxes, [sandbox(1)]);
     }
 }
 

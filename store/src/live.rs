@@ -1,0 +1,310 @@
+//! The state that is open: sled's trees and where they stand. The committer writes here what the journal holds durably;
+//! views read from here as of one position, whatever is committed meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sled::IVec;
+use sled::transaction::{TransactionError, Transactional, TransactionalTree, UnabortableTransactionError};
+
+use crate::position::{Digest, Position};
+use crate::snapshot::ReadError;
+use crate::trees::{self, META_POSITION, TreeName, Trees};
+
+/// A record's place: its tree and its key.
+pub(crate) type Place = (TreeName, Vec<u8>);
+
+/// What a group does to one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// What was there; None where nothing was.
+    pub(crate) old: Option<IVec>,
+    /// What is there now; None where nothing is.
+    pub(crate) new: Option<Vec<u8>>,
+}
+
+/// What a group does to the state: each record that it changes, once.
+pub(crate) type Effect = BTreeMap<Place, Touched>;
+
+/// A record as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawRecord {
+    pub(crate) tree: TreeName,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+/// The open state, shared by the committer, the upkeep and the views.
+pub(crate) struct Live(Mutex<State>);
+
+struct State {
+    /// None once the store has been closed.
+    sled: Option<OpenSled>,
+    position: Position,
+    size: Size,
+    /// What views must still see: by view, the records changed since it began, as they were then.
+    undo: BTreeMap<u64, BTreeMap<Place, Option<IVec>>>,
+    next_view: u64,
+}
+
+/// An open sled.
+pub(crate) struct OpenSled {
+    pub(crate) db: sled::Db,
+    pub(crate) trees: Trees,
+    /// A descriptor of our own of the file that holds sled's log.
+    pub(crate) log: Arc<File>,
+}
+
+impl OpenSled {
+    /// Makes durable what it holds. sled's own flush hands the log to the kernel, but neither its size nor the disk's cache
+    /// is seen to: `fdatasync` does that.
+    pub(crate) fn make_durable(&self) -> Result<(), String> {
+        flush(&self.trees, &self.log)
+    }
+}
+
+fn flush(trees: &Trees, log: &File) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| trees.tree(TreeName::Meta).flush()))
+        .map_err(|_| "sled panicked while flushing".to_owned())?
+        .map_err(|error| format!("sled's flush: {error}"))?;
+    log.sync_data().map_err(|error| format!("fdatasync of sled: {error}"))
+}
+
+/// How much a state is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) records: u64,
+    /// Bytes of keys and values.
+    pub(crate) bytes: u64,
+}
+
+impl Size {
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.records += 1;
+        self.bytes += (key.len() + value.len()) as u64;
+    }
+
+    pub(crate) fn subtract(&mut self, key: &[u8], value: &[u8]) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub((key.len() + value.len()) as u64);
+    }
+}
+
+impl Live {
+    pub(crate) fn new(sled: OpenSled, position: Position, size: Size) -> Arc<Self> {
+        let state = State { sled: Some(sled), position, size, undo: BTreeMap::new(), next_view: 0 };
+        Arc::new(Self(Mutex::new(state)))
+    }
+
+    /// A panic below this lock is one of sled's, whose own state is not behind it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the state stands.
+    pub(crate) fn position(&self) -> Position {
+        self.lock().position
+    }
+
+    /// How much it is.
+    pub(crate) fn size(&self) -> Size {
+        self.lock().size
+    }
+
+    /// The trees as they are now; None once the store has been closed.
+    pub(crate) fn trees(&self) -> Option<Trees> {
+        self.lock().sled.as_ref().map(|sled| sled.trees.clone())
+    }
+
+    /// Makes durable what sled holds by now; commits go on meanwhile.
+    pub(crate) fn checkpoint(&self) -> Result<(), String> {
+        let sled = self.lock().sled.as_ref().map(|sled| (sled.trees.clone(), sled.log.clone()));
+        sled.map_or(Ok(()), |(trees, log)| flush(&trees, &log))
+    }
+
+    /// Takes sled away, so that it can be closed: views that are left find the store closed.
+    pub(crate) fn close(&self) -> Option<OpenSled> {
+        self.lock().sled.take()
+    }
+
+    /// Puts another sled in the old one's place, which must hold the same state; returns the old one.
+    pub(crate) fn replace(&self, sled: OpenSled) -> Option<OpenSled> {
+        self.lock().sled.replace(sled)
+    }
+
+    /// Lets the state follow a group that is durable in the journal.
+    pub(crate) fn follow(&self, effect: Effect, after: Position) -> Result<(), String> {
+        let mut state = self.lock();
+        let State { sled, position, size, undo, .. } = &mut *state;
+        let Some(sled) = sled else { return Err("the store is closed".to_owned()) };
+        write(&sled.trees, &effect, after).map_err(|error| format!("transaction: {error}"))?;
+        *position = after;
+        for ((tree, key), touched) in effect {
+            if let Some(old) = &touched.old {
+                size.subtract(&key, old);
+            }
+            if let Some(new) = &touched.new {
+                size.add(&key, new);
+            }
+            for seen in undo.values_mut() {
+                seen.entry((tree, key.clone())).or_insert_with(|| touched.old.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a view of the state as it is now.
+    pub(crate) fn view(self: &Arc<Self>) -> View {
+        let mut state = self.lock();
+        let number = state.next_view;
+        state.next_view += 1;
+        state.undo.insert(number, BTreeMap::new());
+        View {
+            live: self.clone(),
+            number,
+            position: state.position,
+            size: state.size,
+            next: Some((TreeName::Attachments, None)),
+        }
+    }
+}
+
+/// Writes a group's effect and the new position in one transaction.
+pub(crate) fn write(trees: &Trees, effect: &Effect, after: Position) -> Result<(), sled::Error> {
+    let outcome = trees.as_slice().transaction(|view: &Vec<TransactionalTree>| {
+        for ((tree, key), touched) in effect {
+            let tree = &view[*tree as usize];
+            match &touched.new {
+                Some(value) => tree.insert(key.as_slice(), value.as_slice())?,
+                None => tree.remove(key.as_slice())?,
+            };
+        }
+        view[TreeName::Meta as usize].insert(META_POSITION, &after.to_bytes()[..])?;
+        Ok::<_, sled::transaction::ConflictableTransactionError<UnabortableTransactionError>>(())
+    });
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(
+            TransactionError::Storage(error) | TransactionError::Abort(UnabortableTransactionError::Storage(error)),
+        ) => Err(error),
+        // There is one writer, so no other can be in its way.
+        Err(TransactionError::Abort(UnabortableTransactionError::Conflict)) => {
+            Err(sled::Error::ReportableBug("a transaction met a conflict, and there is but one writer".to_owned()))
+        }
+    }
+}
+
+/// The state as of one position, read in the order of the keys while others go on committing.
+pub(crate) struct View {
+    live: Arc<Live>,
+    number: u64,
+    position: Position,
+    size: Size,
+    /// Where reading goes on: behind this key of this tree; None at the end.
+    next: Option<(TreeName, Option<Vec<u8>>)>,
+}
+
+/// How many records are read under one lock: the committer waits that long at most.
+const STRETCH: usize = 64;
+
+impl View {
+    /// What it is a view of.
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// How much it is.
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The next records, a few of one tree; None at the end.
+    pub(crate) fn next_records(&mut self) -> Result<Option<Vec<RawRecord>>, ReadError> {
+        while let Some((tree, behind)) = self.next.take() {
+            let records = self.stretch(tree, behind.as_deref())?;
+            if let Some(last) = records.last() {
+                self.next = Some((tree, Some(last.key.clone())));
+                return Ok(Some(records));
+            }
+            self.next = TreeName::from_index(tree as u8 + 1).map(|tree| (tree, None));
+        }
+        Ok(None)
+    }
+
+    /// The next records of one tree that were there when the view began; empty at the tree's end.
+    fn stretch(&self, name: TreeName, behind: Option<&[u8]>) -> Result<Vec<RawRecord>, ReadError> {
+        let mut behind = behind.map(<[u8]>::to_vec);
+        loop {
+            let (records, end) = self.read(name, behind.as_deref())?;
+            match end {
+                // Everything here is younger than the view: go on behind it.
+                Some(end) if records.is_empty() => behind = Some(end),
+                _ => return Ok(records),
+            }
+        }
+    }
+
+    /// Reads one stretch under the lock; also the key up to which it goes, if it does not go to the tree's end.
+    fn read(&self, name: TreeName, behind: Option<&[u8]>) -> Result<(Vec<RawRecord>, Option<Vec<u8>>), ReadError> {
+        let state = self.live.lock();
+        let Some(sled) = &state.sled else { return Err(ReadError::Closed) };
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let tree = sled.trees.tree(name);
+        let now = catching(name, || {
+            let range = tree.range::<&[u8], _>((from, Bound::Unbounded)).take(STRETCH);
+            range.collect::<Result<Vec<_>, _>>().map_err(|source| ReadError::Sled { tree: name, source })
+        })?;
+        let end = (now.len() == STRETCH).then(|| now.last().map(|(key, _)| key.to_vec())).flatten();
+        let mut records: BTreeMap<Vec<u8>, IVec> = now.into_iter().map(|(key, value)| (key.to_vec(), value)).collect();
+        // What this view must see of these keys instead of what is there now.
+        let first = behind.map_or(Bound::Included((name, Vec::new())), |key| Bound::Excluded((name, key.to_vec())));
+        let undo = state.undo.get(&self.number).map(|seen| seen.range((first, Bound::Unbounded)));
+        let here = |key: &Vec<u8>| end.as_ref().is_none_or(|end| key <= end);
+        for ((_, key), old) in undo.into_iter().flatten().take_while(|((tree, key), _)| *tree == name && here(key)) {
+            match old {
+                Some(old) => records.insert(key.clone(), old.clone()),
+                None => records.remove(key),
+            };
+        }
+        drop(state);
+        if name == TreeName::Meta {
+            records.remove(META_POSITION);
+        }
+        let record = |(key, value): (Vec<u8>, IVec)| RawRecord { tree: name, key, value: value.to_vec() };
+        Ok((records.into_iter().map(record).collect(), end))
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.live.lock().undo.remove(&self.number);
+    }
+}
+
+/// Runs a read of sled, which on some damages panics where it could tell.
+fn catching<T>(tree: TreeName, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(ReadError::Panicked { tree }))
+}
+
+/// Adds up all of a sled's records; None where one cannot be read.
+pub(crate) fn add_up(trees: &Trees) -> Result<(Digest, Size), ReadError> {
+    let mut digest = Digest::default();
+    let mut size = Size::default();
+    for name in trees::ALL {
+        catching(name, || {
+            for entry in trees.tree(name) {
+                let (key, value) = entry.map_err(|source| ReadError::Sled { tree: name, source })?;
+                if name == TreeName::Meta && key == META_POSITION {
+                    continue;
+                }
+                digest.add(name, &key, &value);
+                size.add(&key, &value);
+            }
+            Ok(())
+        })?;
+    }
+    Ok((digest, size))
+}

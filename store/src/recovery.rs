@@ -1,0 +1,462 @@
+//! Which copy of the state is right, and how the other one comes to hold the same.
+//!
+//! | found | then |
+//! |---|---|
+//! | neither sled nor journal | a new store |
+//! | sled stands where the journal ends, and adds up | both are used as they are |
+//! | sled is behind the journal | what the journal has more is applied to it |
+//! | sled is absent, does not open, or does not add up | it is moved aside and made anew from the journal |
+//! | sled is ahead of the journal, or there is no whole journal | the journal is moved aside and begun anew from sled |
+//! | neither reaches the highest number that was seen | the one that comes furthest is used, and what is lost is said |
+//! | nothing usable | refused: nothing is made up |
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::journal::frame::{self, Write};
+use crate::journal::snapshot::{self, SnapshotError, SnapshotWriter};
+use crate::journal::{Found, JournalDir, ScanError};
+use crate::live::{self, Effect, Live, OpenSled, Size, Touched};
+use crate::open::{FORMAT_VERSION, OpenError, at, meta_value, read_meta};
+use crate::places::Places;
+use crate::position::{Epoch, Position};
+use crate::sled_dir::{self, SledCopy, sync_path};
+use crate::trees::{self, META_POSITION, TreeName, Trees};
+use crate::upgrade;
+use crate::upkeep::write_snapshot;
+
+/// What opening had to mend; all empty when both copies were whole and alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// What was wrong and what was done about it, a sentence each.
+    pub mended: Vec<String>,
+    /// Acknowledged changes that neither copy has any more, as a sentence.
+    pub lost: Option<String>,
+    /// Where damaged files were moved to.
+    pub aside: Vec<PathBuf>,
+}
+
+impl Recovery {
+    /// Whether anything at all was wrong.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An open sled that holds what the journal holds.
+pub(crate) struct Opened {
+    pub(crate) sled: OpenSled,
+    pub(crate) position: Position,
+    pub(crate) size: Size,
+    pub(crate) found: Found,
+    /// It was made just now.
+    pub(crate) new: bool,
+    pub(crate) recovery: Recovery,
+}
+
+/// Where a state can be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    Sled(Position),
+    Snapshot(Position),
+}
+
+impl Base {
+    fn position(self) -> Position {
+        match self {
+            Self::Sled(position) | Self::Snapshot(position) => position,
+        }
+    }
+}
+
+/// The base from which the journal's groups lead furthest, and how far; sled where both lead equally far, as then nothing
+/// has to be written.
+pub(crate) fn choose(snapshot: Option<Position>, sled: Option<Position>, found: &Found) -> Option<(Base, u64)> {
+    let bases = [snapshot.map(Base::Snapshot), sled.map(Base::Sled)];
+    let reach = |base: Base| base.position().number + found.following(base.position()).len() as u64;
+    bases
+        .into_iter()
+        .flatten()
+        .map(|base| (base, reach(base)))
+        .max_by_key(|&(base, reach)| (base.position().epoch, reach, matches!(base, Base::Sled(_))))
+}
+
+/// Opens both copies, decides, and makes them alike.
+pub(crate) fn open(places: &Places, node: &str) -> Result<Opened, OpenError> {
+    let mut recovery = Recovery::default();
+    take_back_replaced(places)?;
+    remove(&places.unfinished())?;
+    let journal = places.journal();
+    let mut new = false;
+    // Each round either ends here or has changed what the next one finds: made, upgraded or rewritten.
+    for _ in 0..4 {
+        let found = journal.scan().map_err(scan_error)?;
+        let sled = sled_dir::open(places.sled())?;
+        if matches!(sled, SledCopy::Absent) && !journal.is_there() {
+            create(&journal, places, node)?;
+            new = true;
+            continue;
+        }
+        if let Some(opened) = (Round { places, node, found, recovery: &mut recovery, new }).open(sled)? {
+            remove(&places.replaced())?;
+            return Ok(Opened { recovery, ..opened });
+        }
+    }
+    Err(corrupt(places, "every attempt to mend it leaves something to mend".to_owned()))
+}
+
+fn corrupt(places: &Places, reason: String) -> OpenError {
+    OpenError::Corrupt { path: places.sled().to_owned(), reason }
+}
+
+fn scan_error(error: ScanError) -> OpenError {
+    match error {
+        ScanError::Io { action, path, source } => OpenError::Io { action, path, source },
+        newer @ ScanError::Newer { .. } => OpenError::NewerJournal { reason: newer.to_string() },
+    }
+}
+
+/// A sled that was put away while another was put in its place, which did not come to be.
+fn take_back_replaced(places: &Places) -> Result<(), OpenError> {
+    let replaced = places.replaced();
+    if replaced.exists() && !places.sled().exists() {
+        at("take back", &replaced, |path| fs::rename(path, places.sled()))?;
+        sync_path(places.parent())?;
+    }
+    Ok(())
+}
+
+fn remove(dir: &Path) -> Result<(), OpenError> {
+    if dir.exists() {
+        tracing::info!(path = %dir.display(), "removing what an interrupted agent has left");
+        at("remove", dir, |path| fs::remove_dir_all(path))?;
+    }
+    Ok(())
+}
+
+/// Begins a store: the journal's first snapshot, which says whose it is. sled is made from it as from any other.
+fn create(journal: &JournalDir, places: &Places, node: &str) -> Result<(), OpenError> {
+    let epoch = at("begin", journal.path(), |_| Epoch { number: 0, salt: 0 }.next())?;
+    let texts = [
+        (trees::META_BOOT, String::new()),
+        (trees::META_FORMAT, FORMAT_VERSION.to_string()),
+        (trees::META_NODE, node.to_owned()),
+    ];
+    let mut records = Vec::new();
+    for (key, text) in texts {
+        records.push((TreeName::Meta, key.to_vec(), meta_value(places.sled(), &text)?));
+    }
+    let mut position = Position { epoch, ..Position::NOTHING };
+    records.iter().for_each(|(tree, key, value)| position.digest.add(*tree, key, value));
+    make_journal_dir(journal, places)?;
+    at("write a snapshot into", journal.path(), |_| {
+        let mut writer = SnapshotWriter::create(journal.snapshot_path(position), position)?;
+        for (tree, key, value) in records {
+            writer.put(tree, key, value)?;
+        }
+        writer.publish().map(drop)
+    })
+}
+
+/// Makes the journal's directory if there is none.
+pub(crate) fn make_journal_dir(journal: &JournalDir, places: &Places) -> Result<(), OpenError> {
+    if !journal.path().is_dir() {
+        at("create", journal.path(), |path| DirBuilder::new().mode(0o700).create(path))?;
+    }
+    sync_path(places.parent())
+}
+
+/// One look at both copies.
+struct Round<'a> {
+    places: &'a Places,
+    node: &'a str,
+    found: Found,
+    recovery: &'a mut Recovery,
+    new: bool,
+}
+
+impl Round<'_> {
+    /// Ends with the store open, or with None when the disk has been changed and is to be looked at again.
+    fn open(mut self, sled: SledCopy) -> Result<Option<Opened>, OpenError> {
+        self.recovery.mended.append(&mut self.found.damage);
+        let snapshot = self.found.snapshot.as_ref().map(|&(position, _)| position);
+        let (sled, size) = match sled {
+            SledCopy::Absent => (None, Size::default()),
+            SledCopy::Refused(reason) => {
+                self.sled_is_damaged(None, &reason, snapshot.is_some())?;
+                (None, Size::default())
+            }
+            SledCopy::Open(sled) => self.checked(sled, snapshot)?,
+        };
+        let Some((base, reach)) = choose(snapshot, sled.as_ref().map(|&(_, position)| position), &self.found) else {
+            let journal = self.places.journal();
+            let mut reasons = std::mem::take(&mut self.recovery.mended);
+            reasons.push(format!("the journal in {} has no whole snapshot", journal.path().display()));
+            return Err(corrupt(self.places, reasons.join("; ")));
+        };
+        self.say_what_is_lost(base, reach, sled.as_ref().map(|&(_, position)| position));
+        match (base, sled) {
+            (Base::Sled(_), Some((sled, position))) => self.use_sled(sled, position, size, snapshot),
+            (_, sled) => {
+                if let Some((sled, position)) = sled {
+                    self.replace_sled(sled, position, base.position())?;
+                }
+                self.make_sled(base.position())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A sled that opened, checked to its last record: whose it is, its format, and that all adds up.
+    fn checked(
+        &mut self,
+        sled: OpenSled,
+        snapshot: Option<Position>,
+    ) -> Result<(Option<(OpenSled, Position)>, Size), OpenError> {
+        let dir = self.places.sled();
+        let about = read_about(dir, &sled.trees);
+        let summed = live::add_up(&sled.trees);
+        let reason = match (about, summed) {
+            (Ok(about), Ok((digest, size))) => {
+                about.check(dir, self.node)?;
+                let stored = sled.trees.tree(TreeName::Meta).get(META_POSITION);
+                match stored.map(|value| value.map(|value| Position::from_bytes(&value))) {
+                    // From before there was a journal: it stands by itself.
+                    Ok(None) => return Ok((Some((sled, Position { digest, ..Position::NOTHING })), size)),
+                    Ok(Some(Some(position))) if position.digest == digest => return Ok((Some((sled, position)), size)),
+                    Ok(Some(Some(position))) => format!("its records do not add up to what they were at {position}"),
+                    Ok(Some(None)) => "its position is damaged".to_owned(),
+                    Err(error) => error.to_string(),
+                }
+            }
+            (Err(refused @ OpenError::Io { .. }), _) => return Err(refused),
+            (Err(error), _) => error.to_string(),
+            (_, Err(error)) => error.to_string(),
+        };
+        self.sled_is_damaged(Some(sled), &reason, snapshot.is_some())?;
+        Ok((None, Size::default()))
+    }
+
+    /// Moves a damaged sled aside, if there is anything to make a new one from.
+    fn sled_is_damaged(&mut self, sled: Option<OpenSled>, reason: &str, healable: bool) -> Result<(), OpenError> {
+        if let Some(sled) = sled {
+            sled_dir::close(sled);
+        }
+        self.recovery.mended.push(format!("sled in {}: {reason}", self.places.sled().display()));
+        if healable { self.move_aside(self.places.sled()) } else { Ok(()) }
+    }
+
+    fn move_aside(&mut self, path: &Path) -> Result<(), OpenError> {
+        let aside = at("find a name beside", path, |_| self.places.aside())?;
+        at("move aside", path, |path| fs::rename(path, &aside))?;
+        sync_path(self.places.parent())?;
+        self.recovery.aside.push(aside);
+        Ok(())
+    }
+
+    fn say_what_is_lost(&mut self, base: Base, reach: u64, sled: Option<Position>) {
+        let epoch = base.position().epoch;
+        let logged = self.found.highest(epoch);
+        let followed = sled.filter(|sled| sled.epoch == epoch).map(|sled| sled.number);
+        if let Some(highest) = logged.max(followed).filter(|&highest| highest > reach) {
+            self.recovery.lost = Some(format!(
+                "changes {} to {highest} of epoch {epoch} were acknowledged and are whole in neither sled nor journal",
+                reach + 1
+            ));
+        } else if let Some(newest) = self.found.newest_epoch().filter(|&newest| newest > epoch) {
+            self.recovery.lost = Some(format!(
+                "what epoch {newest} began with is whole in neither sled nor journal; epoch {epoch} was taken"
+            ));
+        }
+    }
+
+    /// Lets a whole sled go on, brought up to what the journal has more.
+    fn use_sled(
+        mut self,
+        sled: OpenSled,
+        mut position: Position,
+        mut size: Size,
+        snapshot: Option<Position>,
+    ) -> Result<Option<Opened>, OpenError> {
+        for group in self.found.following(position) {
+            let bytes = at("read", self.places.journal().path(), |_| self.found.read(group))?;
+            let frame = frame::decode(&bytes).map_err(|error| corrupt(self.places, error.to_string()))?;
+            replay(&sled.trees, &frame.writes, &mut position, &mut size)
+                .map_err(|error| corrupt(self.places, error))?;
+        }
+        let format = read_about(self.places.sled(), &sled.trees)?.format;
+        let journal = self.places.journal();
+        if format < FORMAT_VERSION {
+            upgrade::to_current(&journal, self.places, sled, position, size, format)?;
+            self.recovery.mended.push(format!("the format was brought from version {format} to {FORMAT_VERSION}"));
+            return Ok(None);
+        }
+        let whole = snapshot.is_some_and(|snapshot| {
+            let reach = snapshot.number + self.found.following(snapshot).len() as u64;
+            snapshot.epoch == position.epoch && reach == position.number
+        });
+        let beyond = self.found.highest(position.epoch).is_some_and(|highest| highest > position.number);
+        if whole && !beyond {
+            at("sync", journal.path(), |_| self.found.sync())?;
+            sync_path(journal.path())?;
+            let Self { found, new, .. } = self;
+            return Ok(Some(Opened { sled, position, size, found, new, recovery: Recovery::default() }));
+        }
+        self.begin_journal(&journal, sled, position, size)?;
+        Ok(None)
+    }
+
+    /// Begins the journal anew from sled, in an epoch of its own, so that nothing of the old one can be taken for a part
+    /// of it.
+    fn begin_journal(
+        &mut self,
+        journal: &JournalDir,
+        sled: OpenSled,
+        position: Position,
+        size: Size,
+    ) -> Result<(), OpenError> {
+        if position.epoch != Position::NOTHING.epoch {
+            self.recovery.mended.push(format!(
+                "the journal in {} does not lead to {position}, where sled stands: it was begun anew from sled",
+                journal.path().display()
+            ));
+        }
+        let old = std::mem::take(&mut self.found.files);
+        make_journal_dir(journal, self.places)?;
+        let newest = position.epoch.max(self.found.newest_epoch().unwrap_or(position.epoch));
+        let epoch = at("begin", journal.path(), |_| newest.next())?;
+        let position = Position { epoch, ..position };
+        let live = Live::new(sled, position, size);
+        let written = write_snapshot(journal, &mut live.view(), || false);
+        let sled = live.close();
+        written.map_err(|error| corrupt(self.places, error.to_string()))?;
+        if let Some(sled) = sled {
+            // Only now: a sled ahead of the journal's epoch would hide what went wrong.
+            live::write(&sled.trees, &Effect::new(), position)
+                .map_err(|error| corrupt(self.places, error.to_string()))?;
+            sled.make_durable().map_err(|reason| corrupt(self.places, reason))?;
+            sled_dir::close(sled);
+        }
+        if !old.is_empty() {
+            let aside = at("find a name beside", journal.path(), |_| self.places.aside())?;
+            at("create", &aside, |path| DirBuilder::new().mode(0o700).create(path))?;
+            for path in old {
+                let Some(name) = path.file_name() else { continue };
+                at("move aside", &path, |path| fs::rename(path, aside.join(name)))?;
+            }
+            self.recovery.aside.push(aside);
+        }
+        sync_path(journal.path())
+    }
+
+    /// Makes room for a sled from the journal: the old one is another epoch's, or behind what can be reached.
+    fn replace_sled(&mut self, sled: OpenSled, position: Position, base: Position) -> Result<(), OpenError> {
+        sled_dir::close(sled);
+        if position.epoch == base.epoch {
+            self.recovery
+                .mended
+                .push(format!("sled stands at {position}, and the journal does not lead on from there"));
+            self.move_aside(self.places.sled())
+        } else {
+            // Restored, upgraded or begun anew: the old epoch's state is what was to be replaced.
+            tracing::info!(%position, "removing the sled of an older epoch");
+            at("remove", self.places.sled(), |path| fs::remove_dir_all(path))
+        }
+    }
+
+    /// Makes sled from the journal's snapshot; what the logs have more is applied when it is opened.
+    fn make_sled(&mut self, base: Position) -> Result<(), OpenError> {
+        let Some((_, path)) = &self.found.snapshot else { return Ok(()) };
+        let unfinished = self.places.unfinished();
+        if !self.new {
+            self.recovery.mended.push(format!("sled was made anew from the journal ({})", path.display()));
+        }
+        let sled = sled_dir::create(&unfinished)?;
+        let filled = fill(&sled.trees, path, base);
+        if let Err(reason) = filled {
+            sled_dir::close(sled);
+            return Err(corrupt(self.places, format!("{}: {reason}", path.display())));
+        }
+        sled_dir::settle(&unfinished, &sled)?;
+        sled_dir::close(sled);
+        // An empty directory may be there, made by somebody.
+        if self.places.sled().exists() {
+            at("remove", self.places.sled(), |path| fs::remove_dir(path))?;
+        }
+        at("move into place", self.places.sled(), |path| fs::rename(&unfinished, path))?;
+        sync_path(self.places.parent())
+    }
+}
+
+/// Puts a snapshot's records into an empty sled.
+fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), String> {
+    let mut digest = crate::position::Digest::default();
+    #[derive(Debug, thiserror::Error)]
+    enum FillError {
+        #[error("{0}")]
+        Snapshot(#[from] SnapshotError),
+        #[error("{0}")]
+        Sled(#[from] sled::Error),
+    }
+    let read = snapshot::read(path, |writes: &[Write<'_>]| {
+        for write in writes {
+            let value = write.value.unwrap_or_default();
+            digest.add(write.tree, write.key, value);
+            trees.tree(write.tree).insert(write.key, value)?;
+        }
+        Ok::<_, FillError>(())
+    });
+    let position = read.map_err(|error| error.to_string())?;
+    if position != base || digest != base.digest {
+        return Err("its records do not add up to what it says".to_owned());
+    }
+    live::write(trees, &Effect::new(), base).map_err(|error| error.to_string())
+}
+
+/// Applies a group of the journal to sled.
+fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &mut Size) -> Result<(), String> {
+    let mut effect = Effect::new();
+    for write in writes {
+        let old = trees.tree(write.tree).get(write.key).map_err(|error| error.to_string())?;
+        if let Some(old) = &old {
+            size.subtract(write.key, old);
+        }
+        if let Some(new) = write.value {
+            size.add(write.key, new);
+        }
+        let new = write.value.map(<[u8]>::to_vec);
+        effect.insert((write.tree, write.key.to_vec()), Touched { old, new });
+    }
+    *position = crate::commit::after(*position, &effect);
+    live::write(trees, &effect, *position).map_err(|error| error.to_string())
+}
+
+/// What a sled says of itself.
+pub(crate) struct About {
+    pub(crate) format: u32,
+    pub(crate) node: String,
+}
+
+impl About {
+    fn check(&self, dir: &Path, node: &str) -> Result<(), OpenError> {
+        if self.format > FORMAT_VERSION {
+            let (path, found) = (dir.to_owned(), self.format);
+            return Err(OpenError::NewerFormat { path, found, known: FORMAT_VERSION });
+        }
+        if self.node != node {
+            let (found, wanted) = (self.node.clone(), node.to_owned());
+            return Err(OpenError::OtherNode { path: dir.to_owned(), found, wanted });
+        }
+        Ok(())
+    }
+}
+
+fn read_about(dir: &Path, trees: &Trees) -> Result<About, OpenError> {
+    let format = read_meta(dir, trees, trees::META_FORMAT)?;
+    let format = format.parse().map_err(|_| OpenError::Corrupt {
+        path: dir.to_owned(),
+        reason: format!("its format version is {format:?}"),
+    })?;
+    Ok(About { format, node: read_meta(dir, trees, trees::META_NODE)? })
+}
