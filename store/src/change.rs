@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, Attachment, Sandbox};
+use schemas::lease::Lease;
 use schemas::name::{AttachmentKey, ContainerId};
 
 use crate::codec::{self, CatalogueText, EncodeError, KEY_LIMIT, Record};
@@ -81,6 +83,30 @@ impl Change {
     #[must_use]
     pub fn delete_sandbox(self, container: &ContainerId) -> Self {
         self.delete(TreeName::Sandboxes, trees::sandbox_key(container))
+    }
+
+    /// Records a stretch of addresses as this node's.
+    #[must_use]
+    pub fn put_lease(self, lease: &Lease) -> Self {
+        self.put(TreeName::Leases, trees::lease_key(lease), lease, None)
+    }
+
+    /// Forgets a stretch of addresses that has been given back.
+    #[must_use]
+    pub fn delete_lease(self, lease: &Lease) -> Self {
+        self.delete(TreeName::Leases, trees::lease_key(lease))
+    }
+
+    /// Records a line of a sandbox's history.
+    #[must_use]
+    pub fn put_history(self, entry: &HistoryEntry) -> Self {
+        self.put(TreeName::Journal, trees::history_key(&entry.container, entry.number), entry, None)
+    }
+
+    /// Forgets a line of a sandbox's history.
+    #[must_use]
+    pub fn delete_history(self, container: &ContainerId, number: u64) -> Self {
+        self.delete(TreeName::Journal, trees::history_key(container, number))
     }
 
     /// Records what was last seen of something outside; what the text means is the caller's.

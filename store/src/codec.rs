@@ -14,7 +14,9 @@
 
 use std::fmt;
 
+use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, Attachment, Sandbox};
+use schemas::lease::Lease;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +46,12 @@ pub enum RecordKind {
     Allocation = 2,
     /// [`Sandbox`].
     Sandbox = 3,
+    /// [`Lease`].
+    Lease = 4,
     /// A text of the catalogue.
     Catalogue = 5,
+    /// [`HistoryEntry`].
+    History = 7,
     /// A text about the store itself.
     Meta = 8,
 }
@@ -56,7 +62,9 @@ impl fmt::Display for RecordKind {
             Self::Attachment => "attachment",
             Self::Allocation => "allocation",
             Self::Sandbox => "sandbox",
+            Self::Lease => "lease",
             Self::Catalogue => "catalogue entry",
+            Self::History => "journal entry",
             Self::Meta => "meta entry",
         })
     }
@@ -82,6 +90,16 @@ impl Record for Allocation {
 
 impl Record for Sandbox {
     const KIND: RecordKind = RecordKind::Sandbox;
+    const VERSION: u8 = 1;
+}
+
+impl Record for Lease {
+    const KIND: RecordKind = RecordKind::Lease;
+    const VERSION: u8 = 1;
+}
+
+impl Record for HistoryEntry {
+    const KIND: RecordKind = RecordKind::History;
     const VERSION: u8 = 1;
 }
 

@@ -11,9 +11,11 @@
 //! `journal::frame` the bytes of the journal, [`commit`] when something is durable, `recovery` which copy is right.
 
 pub mod change;
+pub mod check;
 pub mod codec;
 pub mod commit;
 pub mod counters;
+pub mod dump;
 mod journal;
 mod live;
 pub mod open;
@@ -21,18 +23,23 @@ mod places;
 mod position;
 mod queue;
 mod recovery;
+pub mod restore;
+mod salvage;
 mod sled_dir;
 pub mod snapshot;
+mod text;
 pub mod trees;
 mod upgrade;
 mod upkeep;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::SystemTime;
 
 pub use change::Change;
 pub use commit::CommitError;
 pub use counters::Counters;
+pub use dump::{DumpError, Dumped};
 pub use open::{Meta, OpenError};
 pub use recovery::Recovery;
 pub use snapshot::{ReadError, Snapshot, Unreadable};
@@ -97,6 +104,14 @@ impl Store {
     /// Reads everything that is wanted, as it was at one instant, whatever is committed meanwhile. It waits for no disk.
     pub fn load(&self) -> Result<Snapshot, ReadError> {
         snapshot::load(self.live.view())
+    }
+
+    /// Writes everything as a dump, as it was at one instant; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// When the store cannot be read to its end, or `out` takes no more.
+    pub fn dump(&self, now: SystemTime, out: impl std::io::Write) -> Result<Dumped, DumpError> {
+        dump::write(self.live.view(), now, out)
     }
 
     /// Reads a text of the catalogue.

@@ -76,19 +76,26 @@ fn flush(trees: &Trees, log: &File) -> Result<(), String> {
 /// How much a state is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
-    pub(crate) records: u64,
+    /// Records of each tree.
+    records: [u64; trees::ALL.len()],
     /// Bytes of keys and values.
     pub(crate) bytes: u64,
 }
 
 impl Size {
-    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.records += 1;
+    /// How many records a tree has.
+    pub(crate) fn records(&self, tree: TreeName) -> u64 {
+        self.records[tree as usize]
+    }
+
+    pub(crate) fn add(&mut self, tree: TreeName, key: &[u8], value: &[u8]) {
+        self.records[tree as usize] += 1;
         self.bytes += (key.len() + value.len()) as u64;
     }
 
-    pub(crate) fn subtract(&mut self, key: &[u8], value: &[u8]) {
-        self.records = self.records.saturating_sub(1);
+    pub(crate) fn subtract(&mut self, tree: TreeName, key: &[u8], value: &[u8]) {
+        let records = &mut self.records[tree as usize];
+        *records = records.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub((key.len() + value.len()) as u64);
     }
 }
@@ -144,10 +151,10 @@ impl Live {
         *position = after;
         for ((tree, key), touched) in effect {
             if let Some(old) = &touched.old {
-                size.subtract(&key, old);
+                size.subtract(tree, &key, old);
             }
             if let Some(new) = &touched.new {
-                size.add(&key, new);
+                size.add(tree, &key, new);
             }
             for seen in undo.values_mut() {
                 seen.entry((tree, key.clone())).or_insert_with(|| touched.old.clone());
@@ -219,6 +226,11 @@ impl View {
     /// How much it is.
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// What the store says of itself.
+    pub(crate) fn meta(&self) -> Result<Vec<RawRecord>, ReadError> {
+        self.stretch(TreeName::Meta, None)
     }
 
     /// The next records, a few of one tree; None at the end.
@@ -294,17 +306,23 @@ pub(crate) fn add_up(trees: &Trees) -> Result<(Digest, Size), ReadError> {
     let mut digest = Digest::default();
     let mut size = Size::default();
     for name in trees::ALL {
-        catching(name, || {
-            for entry in trees.tree(name) {
-                let (key, value) = entry.map_err(|source| ReadError::Sled { tree: name, source })?;
-                if name == TreeName::Meta && key == META_POSITION {
-                    continue;
-                }
-                digest.add(name, &key, &value);
-                size.add(&key, &value);
+        every(trees, name, |key, value| {
+            if name != TreeName::Meta || key != META_POSITION {
+                digest.add(name, key, value);
+                size.add(name, key, value);
             }
-            Ok(())
         })?;
     }
     Ok((digest, size))
+}
+
+/// Every record of one tree of a sled, in the order of the keys, up to where it cannot be read.
+pub(crate) fn every(trees: &Trees, name: TreeName, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), ReadError> {
+    catching(name, || {
+        for entry in trees.tree(name) {
+            let (key, value) = entry.map_err(|source| ReadError::Sled { tree: name, source })?;
+            each(&key, &value);
+        }
+        Ok(())
+    })
 }

@@ -15,7 +15,7 @@ use crate::live::{Effect, Live, Touched};
 use crate::places::Places;
 use crate::queue::Queue;
 use crate::recovery::{self, Opened, Recovery};
-use crate::sled_dir::{make_directories, patiently};
+use crate::sled_dir::{self, make_directories, patiently};
 use crate::trees::{self, TreeName, Trees};
 use crate::upkeep::Wanted;
 
@@ -125,7 +125,7 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
     let places = at("resolve", dir, Places::new)?;
     make_directories(places.parent())?;
     let lock = lock(&places)?;
-    let Opened { sled, position, size, found, new, recovery } = recovery::open(&places, node)?;
+    let Opened { sled, position, size, found, new, recovery } = recovery::open(&places, Some(node))?;
     let previous_boot_id = read_meta(places.sled(), &sled.trees, trees::META_BOOT)?;
     let live = Live::new(sled, position, size);
     let wanted = Wanted::new(Arc::new(Queue::default()));
@@ -147,6 +147,32 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
         previous_boot_id: (!new).then_some(previous_boot_id),
     };
     Ok(Parts { live, writer, places, meta, recovery, lock })
+}
+
+/// A store that was opened to be read, whosever it is; dropping it closes it.
+pub(crate) struct Still {
+    pub(crate) live: Arc<Live>,
+    _lock: Held,
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        if let Some(sled) = self.live.close() {
+            sled_dir::close(sled);
+        }
+    }
+}
+
+/// Opens a store to be read: its content and its boot stay as they are, and none is made.
+pub(crate) fn open_as_it_is(dir: &Path) -> Result<Still, OpenError> {
+    let places = at("resolve", dir, Places::new)?;
+    if !places.parent().is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return Err(OpenError::Io { action: "open", path: dir.to_owned(), source });
+    }
+    let lock = lock(&places)?;
+    let Opened { sled, position, size, .. } = recovery::open(&places, None)?;
+    Ok(Still { live: Live::new(sled, position, size), _lock: lock })
 }
 
 /// Remembers under which boot the store is open.

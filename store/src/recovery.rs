@@ -82,8 +82,8 @@ pub(crate) fn choose(snapshot: Option<Position>, sled: Option<Position>, found: 
         .max_by_key(|&(base, reach)| (base.position().epoch, reach, matches!(base, Base::Sled(_))))
 }
 
-/// Opens both copies, decides, and makes them alike.
-pub(crate) fn open(places: &Places, node: &str) -> Result<Opened, OpenError> {
+/// Opens both copies, decides, and makes them alike. Without a node, whosever it is; then none is made.
+pub(crate) fn open(places: &Places, node: Option<&str>) -> Result<Opened, OpenError> {
     let mut recovery = Recovery::default();
     take_back_replaced(places)?;
     remove(&places.unfinished())?;
@@ -94,6 +94,7 @@ pub(crate) fn open(places: &Places, node: &str) -> Result<Opened, OpenError> {
         let found = journal.scan().map_err(scan_error)?;
         let sled = sled_dir::open(places.sled())?;
         if matches!(sled, SledCopy::Absent) && !journal.is_there() {
+            let Some(node) = node else { return Err(corrupt(places, "there is none".to_owned())) };
             create(&journal, places, node)?;
             new = true;
             continue;
@@ -110,7 +111,7 @@ fn corrupt(places: &Places, reason: String) -> OpenError {
     OpenError::Corrupt { path: places.sled().to_owned(), reason }
 }
 
-fn scan_error(error: ScanError) -> OpenError {
+pub(crate) fn scan_error(error: ScanError) -> OpenError {
     match error {
         ScanError::Io { action, path, source } => OpenError::Io { action, path, source },
         newer @ ScanError::Newer { .. } => OpenError::NewerJournal { reason: newer.to_string() },
@@ -155,7 +156,7 @@ fn create(journal: &JournalDir, places: &Places, node: &str) -> Result<(), OpenE
         for (tree, key, value) in records {
             writer.put(tree, key, value)?;
         }
-        writer.publish().map(drop)
+        writer.publish(position.digest).map(drop)
     })
 }
 
@@ -170,7 +171,7 @@ pub(crate) fn make_journal_dir(journal: &JournalDir, places: &Places) -> Result<
 /// One look at both copies.
 struct Round<'a> {
     places: &'a Places,
-    node: &'a str,
+    node: Option<&'a str>,
     found: Found,
     recovery: &'a mut Recovery,
     new: bool,
@@ -420,10 +421,10 @@ fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &m
     for write in writes {
         let old = trees.tree(write.tree).get(write.key).map_err(|error| error.to_string())?;
         if let Some(old) = &old {
-            size.subtract(write.key, old);
+            size.subtract(write.tree, write.key, old);
         }
         if let Some(new) = write.value {
-            size.add(write.key, new);
+            size.add(write.tree, write.key, new);
         }
         let new = write.value.map(<[u8]>::to_vec);
         effect.insert((write.tree, write.key.to_vec()), Touched { old, new });
@@ -439,12 +440,12 @@ pub(crate) struct About {
 }
 
 impl About {
-    fn check(&self, dir: &Path, node: &str) -> Result<(), OpenError> {
+    fn check(&self, dir: &Path, node: Option<&str>) -> Result<(), OpenError> {
         if self.format > FORMAT_VERSION {
             let (path, found) = (dir.to_owned(), self.format);
             return Err(OpenError::NewerFormat { path, found, known: FORMAT_VERSION });
         }
-        if self.node != node {
+        if let Some(node) = node.filter(|node| self.node != *node) {
             let (found, wanted) = (self.node.clone(), node.to_owned());
             return Err(OpenError::OtherNode { path: dir.to_owned(), found, wanted });
         }

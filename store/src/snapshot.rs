@@ -1,6 +1,8 @@
 //! Reading: typed, never waiting for a commit, and never trusting what fails its checksum.
 
+use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, Attachment, Sandbox};
+use schemas::lease::Lease;
 
 use crate::codec::{self, CatalogueText, DecodeError, Record};
 use crate::live::{Live, RawRecord, View};
@@ -15,6 +17,10 @@ pub struct Snapshot {
     pub attachments: Vec<Attachment>,
     /// By address, IPv4 first.
     pub allocations: Vec<Allocation>,
+    /// By pool, then first address.
+    pub leases: Vec<Lease>,
+    /// By container ID, then number.
+    pub history: Vec<HistoryEntry>,
     /// Records that are there and are not used.
     pub unreadable: Vec<Unreadable>,
 }
@@ -74,7 +80,8 @@ pub(crate) fn load(mut view: View) -> Result<Snapshot, ReadError> {
 }
 
 impl Snapshot {
-    fn take(&mut self, record: &RawRecord) {
+    /// Adds a record, if it is one of those that a snapshot has.
+    pub(crate) fn take(&mut self, record: &RawRecord) {
         let taken = match record.tree {
             TreeName::Sandboxes => whole(record, |sandbox: &Sandbox| trees::sandbox_key(&sandbox.container))
                 .map(|sandbox| self.sandboxes.push(sandbox)),
@@ -82,7 +89,12 @@ impl Snapshot {
                 .map(|attachment| self.attachments.push(attachment)),
             TreeName::Allocations => whole(record, |allocation: &Allocation| trees::allocation_key(allocation.address))
                 .map(|allocation| self.allocations.push(allocation)),
-            TreeName::Leases | TreeName::Catalogue | TreeName::Outbox | TreeName::Journal | TreeName::Meta => Ok(()),
+            TreeName::Leases => whole(record, trees::lease_key).map(|lease| self.leases.push(lease)),
+            TreeName::Journal => {
+                whole(record, |entry: &HistoryEntry| trees::history_key(&entry.container, entry.number))
+                    .map(|entry| self.history.push(entry))
+            }
+            TreeName::Catalogue | TreeName::Outbox | TreeName::Meta => Ok(()),
         };
         if let Err(reason) = taken {
             let key = trees::readable_key(record.tree, &record.key);

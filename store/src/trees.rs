@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use schemas::lease::Lease;
 use schemas::name::{AttachmentKey, ContainerId};
 
 /// One tree of the store. Names and numbers are on disk: never reorder, never reuse one.
@@ -13,15 +14,15 @@ pub enum TreeName {
     Allocations,
     /// Sandboxes. Key: container ID.
     Sandboxes,
-    /// Addresses that this node holds of each pool.
+    /// Addresses that this node holds of each pool. Key: pool, 0x00, the first address as an allocation's key.
     Leases,
     /// What was last seen of the outside. Key: a text.
     Catalogue,
     /// Status writes that the API server has not confirmed.
     Outbox,
-    /// Bounded history.
+    /// Bounded history. Key: container ID, 0x00, the entry's number (8 bytes, big endian).
     Journal,
-    /// The store itself. Keys: format, node, boot.
+    /// The store itself. Keys: format, node, boot, origin, position.
     Meta,
 }
 
@@ -39,6 +40,8 @@ pub(crate) const ALL: [TreeName; 8] = [
 
 /// Meta key under which sled remembers how far it has followed; it is no part of the state.
 pub(crate) const META_POSITION: &[u8] = b"position";
+/// Meta key of the dump that the content came from, see [`dump`](crate::dump).
+pub(crate) const META_ORIGIN: &[u8] = b"origin";
 /// Meta key of the format version, a decimal text.
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// Meta key of the node's name.
@@ -120,6 +123,16 @@ pub(crate) fn allocation_key(address: IpAddr) -> Vec<u8> {
     bytes
 }
 
+/// Key of a lease. No pool's name has a 0x00.
+pub(crate) fn lease_key(lease: &Lease) -> Vec<u8> {
+    [lease.pool.as_bytes(), &[0], &allocation_key(lease.first)].concat()
+}
+
+/// Key of a line of history: a sandbox's stand together, in their order.
+pub(crate) fn history_key(container: &ContainerId, number: u64) -> Vec<u8> {
+    [container.as_str().as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
 /// Key of a sandbox.
 pub(crate) fn sandbox_key(container: &ContainerId) -> Vec<u8> {
     container.as_str().as_bytes().to_vec()
@@ -127,23 +140,30 @@ pub(crate) fn sandbox_key(container: &ContainerId) -> Vec<u8> {
 
 /// A key as a person would write it, whatever bytes it has.
 pub(crate) fn readable_key(tree: TreeName, key: &[u8]) -> String {
-    if tree == TreeName::Allocations {
-        match key.split_first() {
-            Some((4, rest)) => {
-                if let Ok(octets) = <[u8; 4]>::try_from(rest) {
-                    return Ipv4Addr::from(octets).to_string();
-                }
-            }
-            Some((6, rest)) => {
-                if let Ok(octets) = <[u8; 16]>::try_from(rest) {
-                    return Ipv6Addr::from(octets).to_string();
-                }
-            }
-            _ => {}
+    let zero = key.iter().position(|&byte| byte == 0);
+    let parts = zero.map(|zero| (String::from_utf8(key[..zero].to_vec()), &key[zero + 1..]));
+    let readable = match (tree, parts) {
+        (TreeName::Allocations, _) => readable_address(key),
+        (TreeName::Leases, Some((Ok(pool), first))) => readable_address(first).map(|first| format!("{pool}/{first}")),
+        (TreeName::Journal, Some((Ok(container), number))) => {
+            number.try_into().ok().map(|number| format!("{container}/{}", u64::from_be_bytes(number)))
         }
+        (TreeName::Catalogue, _) => String::from_utf8(key.to_vec()).ok(),
+        _ => None,
+    };
+    if let Some(readable) = readable {
+        return readable;
     }
     let slashed: Vec<u8> = key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect();
     slashed.escape_ascii().to_string()
+}
+
+fn readable_address(key: &[u8]) -> Option<String> {
+    match key.split_first()? {
+        (4, rest) => Some(Ipv4Addr::from(<[u8; 4]>::try_from(rest).ok()?).to_string()),
+        (6, rest) => Some(Ipv6Addr::from(<[u8; 16]>::try_from(rest).ok()?).to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

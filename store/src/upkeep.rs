@@ -206,7 +206,7 @@ pub(crate) fn write_snapshot(
             writer.put(record.tree, record.key, record.value)?;
         }
     }
-    writer.publish()?;
+    writer.publish(position.digest)?;
     Ok(())
 }
 

@@ -129,6 +129,25 @@ impl Found {
         self.groups.last_key_value().map(|(epoch, _)| *epoch)
     }
 
+    /// The highest number of an epoch that a file is named after.
+    pub(crate) fn newest_epoch_number(&self) -> u32 {
+        self.named().map(|named| named.epoch).max().unwrap_or(0)
+    }
+
+    /// The newest snapshot, whole or not.
+    pub(crate) fn newest_snapshot_file(&self) -> Option<PathBuf> {
+        self.named().filter(|named| named.role == Role::Snapshot).max().map(|named| named.path)
+    }
+
+    /// The groups of the newest epoch that has any, in their order.
+    pub(crate) fn newest_groups(&self) -> impl Iterator<Item = &Logged> {
+        self.groups.last_key_value().into_iter().flat_map(|(_, groups)| groups.values())
+    }
+
+    fn named(&self) -> impl Iterator<Item = Named> {
+        self.files.iter().filter_map(|path| Named::parse(path.clone()))
+    }
+
     /// How many logs there are.
     pub(crate) fn logs(&self) -> usize {
         self.logs.len()

@@ -1,5 +1,6 @@
-//! The whole state at one position, in one file: frames of puts in the order of the keys, and at the end one without
-//! writes. Each frame has the snapshot's position; a frame's place in the file stands where a group has the digest before it.
+//! The whole state at one position, in one file: frames of puts, and at the end one without writes. Each frame has the
+//! snapshot's epoch and number, its place in the file where a group has the digest before it, and only the last one the
+//! digest of the state: who writes a snapshot may know it at the end only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};
@@ -30,6 +31,7 @@ pub(crate) struct SnapshotWriter {
     file: File,
     unfinished: PathBuf,
     path: PathBuf,
+    /// Without the digest until the end.
     position: Position,
     frames: u64,
     chunk: Vec<(crate::trees::TreeName, Vec<u8>, Vec<u8>)>,
@@ -39,8 +41,9 @@ pub(crate) struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// Begins one; nothing of it counts before it is published.
+    /// Begins one of the state at `position`, whose digest is given at the end; nothing of it counts before that.
     pub(crate) fn create(path: PathBuf, position: Position) -> io::Result<Self> {
+        let position = Position { digest: Digest(0), ..position };
         let mut unfinished = path.clone().into_os_string();
         unfinished.push(super::UNFINISHED);
         let unfinished = PathBuf::from(unfinished);
@@ -78,10 +81,11 @@ impl SnapshotWriter {
     }
 
     /// Makes it durable and lets it count: from the rename on it is there, whole. Returns its size in bytes.
-    pub(crate) fn publish(mut self) -> io::Result<u64> {
+    pub(crate) fn publish(mut self, digest: Digest) -> io::Result<u64> {
         if !self.chunk.is_empty() {
             self.write_chunk()?;
         }
+        self.position.digest = digest;
         // The end: a frame without writes.
         self.write_chunk()?;
         self.file.sync_all()?;
@@ -113,20 +117,21 @@ pub(crate) fn read<E: From<SnapshotError>>(
     let mut buffer = Vec::new();
     for place in 0_u64.. {
         let frame = next_frame(&mut file, &mut buffer, at)?;
-        let position = *first.get_or_insert(frame.mark.after);
-        if frame.mark.after != position || frame.mark.before != Digest(place) {
+        let position = frame.mark.after;
+        let begun = *first.get_or_insert(position);
+        if (position.epoch, position.number, frame.mark.before) != (begun.epoch, begun.number, Digest(place)) {
             return Err(SnapshotError::Misplaced { at }.into());
         }
         if frame.writes.is_empty() {
-            break;
+            return match file.read(&mut [0]).map_err(SnapshotError::Io)? {
+                0 => Ok(position),
+                _ => Err(SnapshotError::Trailing.into()),
+            };
         }
         at += frame.len as u64;
         each(&frame.writes)?;
     }
-    if file.read(&mut [0]).map_err(SnapshotError::Io)? > 0 {
-        return Err(SnapshotError::Trailing.into());
-    }
-    first.ok_or_else(|| SnapshotError::Frame { at: 0, source: FrameError::Absent }.into())
+    Err(SnapshotError::Misplaced { at }.into())
 }
 
 fn next_frame<'a>(file: &mut impl Read, buffer: &'a mut Vec<u8>, at: u64) -> Result<Frame<'a>, SnapshotError> {

@@ -46,7 +46,7 @@ fn records_that_changed_behind_the_stores_back_are_brought_back_from_the_journal
     let (_dir, path) = filled();
     let tree = |db: &sled::Db, name| db.open_tree(name).unwrap();
     let damages: [&dyn Fn(&sled::Db); 4] = [
-        &|db| drop(tree(db, "allocations").clear().unwrap()),
+        &|db| tree(db, "allocations").clear().unwrap(),
         &|db| drop(tree(db, "attachments").remove(b"c0000002\0net1").unwrap().unwrap()),
         &|db| drop(tree(db, "sandboxes").insert(b"c0000009", b"made up").unwrap()),
         &|db| drop(tree(db, "meta").insert(b"position", b"nowhere").unwrap()),
