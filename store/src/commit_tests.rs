@@ -8,7 +8,7 @@ use schemas::intent::AllocationState;
 use super::*;
 use crate::journal::JournalDir;
 use crate::journal::log::SyncDisk;
-use crate::journal::writer::Limits;
+use crate::limits::Limits;
 use crate::queue::QUEUE_CHANGES;
 use crate::upkeep::Wanted;
 

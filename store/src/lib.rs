@@ -14,13 +14,16 @@ pub mod change;
 pub mod check;
 pub mod codec;
 pub mod commit;
+mod compaction;
 pub mod counters;
 pub mod dump;
 mod journal;
+mod limits;
 mod live;
 pub mod open;
 mod places;
 mod position;
+mod quarantine;
 mod queue;
 mod recovery;
 pub mod restore;
@@ -32,7 +35,7 @@ pub mod trees;
 mod upgrade;
 mod upkeep;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
@@ -40,12 +43,12 @@ pub use change::Change;
 pub use commit::CommitError;
 pub use counters::Counters;
 pub use dump::{DumpError, Dumped};
+pub use limits::Limits;
 pub use open::{Meta, OpenError};
 pub use recovery::Recovery;
 pub use snapshot::{ReadError, Snapshot, Unreadable};
 
 use commit::Committer;
-use journal::writer::Limits;
 use live::Live;
 use open::{Held, Parts};
 use queue::Queue;
@@ -58,6 +61,7 @@ pub struct Store {
     queue: Arc<Queue>,
     live: Arc<Live>,
     counters: Arc<Counters>,
+    quarantine: PathBuf,
     meta: Meta,
     recovery: Recovery,
     /// Released last.
@@ -71,16 +75,22 @@ impl Store {
     /// `dir` is sled's. Beside it there are `<dir>.journal`, the second copy, `<dir>.lock`, while a sled is being made
     /// `<dir>.creating`, and what was found damaged as `<dir>.damaged-1` and so on.
     pub fn open(dir: &Path, node: &str, boot_id: &str) -> Result<Self, OpenError> {
-        let Parts { live, writer, places, meta, recovery, lock } = open::open(dir, node, boot_id, Limits::default())?;
+        Self::open_with(dir, node, boot_id, Limits::default())
+    }
+
+    /// Opens it with other limits than the usual ones.
+    pub fn open_with(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Result<Self, OpenError> {
+        let Parts { live, writer, places, meta, recovery, lock } = open::open(dir, node, boot_id, limits)?;
         let counters = Arc::new(Counters::default());
         let failed = |action| move |source| OpenError::Io { action, path: dir.to_owned(), source };
         let wanted = writer.upkeep().clone();
         let queue = wanted.queue();
-        let upkeep = Upkeep::start(wanted, live.clone(), places, counters.clone());
+        let quarantine = places.quarantine();
+        let upkeep = Upkeep::start(wanted, live.clone(), places, limits, counters.clone());
         let upkeep = Some(upkeep.map_err(failed("start the upkeep of"))?);
         let committer = Committer::start(live.clone(), writer, counters.clone());
         let committer = Some(committer.map_err(failed("start the committer of"))?);
-        Ok(Self { committer, upkeep, queue, live, counters, meta, recovery, _lock: lock })
+        Ok(Self { committer, upkeep, queue, live, counters, quarantine, meta, recovery, _lock: lock })
     }
 
     /// Commits a change and returns at once; `done` hears when it is durable, or why it is not in the store.
@@ -112,6 +122,20 @@ impl Store {
     /// When the store cannot be read to its end, or `out` takes no more.
     pub fn dump(&self, now: SystemTime, out: impl std::io::Write) -> Result<Dumped, DumpError> {
         dump::write(self.live.view(), now, out)
+    }
+
+    /// Keeps copies of the records of a snapshot that could not be used, in the file `<dir>.quarantine`: JSON lines, each
+    /// record once. Returns how many were new.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn quarantine(&self, snapshot: &Snapshot, now: SystemTime) -> std::io::Result<usize> {
+        quarantine::keep(&self.quarantine, &snapshot.unreadable, now)
+    }
+
+    /// Where [`quarantine`](Self::quarantine) keeps them.
+    pub fn quarantine_path(&self) -> &Path {
+        &self.quarantine
     }
 
     /// Reads a text of the catalogue.

@@ -48,7 +48,19 @@ struct State {
     /// What views must still see: by view, the records changed since it began, as they were then.
     undo: BTreeMap<u64, BTreeMap<Place, Option<IVec>>>,
     next_view: u64,
+    /// What has been committed since a successor of this sled was begun, while there is one.
+    since: Option<Since>,
 }
+
+/// Groups that a sled being made must still follow.
+#[derive(Default)]
+struct Since {
+    groups: Vec<(Effect, Position)>,
+    bytes: usize,
+}
+
+/// The most bytes of groups that are kept for a sled being made; one that falls behind that far is given up.
+const SINCE_BYTES: usize = 64 << 20;
 
 /// An open sled.
 pub(crate) struct OpenSled {
@@ -102,7 +114,7 @@ impl Size {
 
 impl Live {
     pub(crate) fn new(sled: OpenSled, position: Position, size: Size) -> Arc<Self> {
-        let state = State { sled: Some(sled), position, size, undo: BTreeMap::new(), next_view: 0 };
+        let state = State { sled: Some(sled), position, size, undo: BTreeMap::new(), next_view: 0, since: None };
         Arc::new(Self(Mutex::new(state)))
     }
 
@@ -132,23 +144,75 @@ impl Live {
         sled.map_or(Ok(()), |(trees, log)| flush(&trees, &log))
     }
 
+    /// How large sled's file is, in bytes.
+    pub(crate) fn sled_bytes(&self) -> Option<u64> {
+        let log = self.lock().sled.as_ref()?.log.clone();
+        log.metadata().ok().map(|metadata| metadata.len())
+    }
+
     /// Takes sled away, so that it can be closed: views that are left find the store closed.
     pub(crate) fn close(&self) -> Option<OpenSled> {
         self.lock().sled.take()
     }
 
-    /// Puts another sled in the old one's place, which must hold the same state; returns the old one.
-    pub(crate) fn replace(&self, sled: OpenSled) -> Option<OpenSled> {
-        self.lock().sled.replace(sled)
+    /// Begins a successor: a view of the state as it is now, behind which all groups are kept for
+    /// [`catch_up`](Self::catch_up).
+    pub(crate) fn begin_successor(self: &Arc<Self>) -> View {
+        self.view_with(|state| state.since = Some(Since::default()))
+    }
+
+    /// Lets a successor follow what has been committed meanwhile; how many groups that were.
+    pub(crate) fn catch_up(&self, successor: &OpenSled) -> Result<usize, String> {
+        let groups = match &mut self.lock().since {
+            Some(since) => std::mem::take(since).groups,
+            None => return Err("too much was committed meanwhile".to_owned()),
+        };
+        for (effect, after) in &groups {
+            write(&successor.trees, effect, *after).map_err(|error| error.to_string())?;
+        }
+        Ok(groups.len())
+    }
+
+    /// Puts a successor in sled's place, with the last groups that it lacks; commits wait for that. Returns the old sled.
+    pub(crate) fn replace(&self, successor: OpenSled) -> Result<OpenSled, (OpenSled, String)> {
+        let mut state = self.lock();
+        let Some(since) = state.since.take() else {
+            return Err((successor, "too much was committed meanwhile".to_owned()));
+        };
+        for (effect, after) in &since.groups {
+            if let Err(error) = write(&successor.trees, effect, *after) {
+                return Err((successor, error.to_string()));
+            }
+        }
+        match state.sled.take() {
+            Some(old) => {
+                state.sled = Some(successor);
+                Ok(old)
+            }
+            None => Err((successor, "the store is closed".to_owned())),
+        }
+    }
+
+    /// Gives up a successor.
+    pub(crate) fn end_successor(&self) {
+        self.lock().since = None;
     }
 
     /// Lets the state follow a group that is durable in the journal.
     pub(crate) fn follow(&self, effect: Effect, after: Position) -> Result<(), String> {
         let mut state = self.lock();
-        let State { sled, position, size, undo, .. } = &mut *state;
+        let State { sled, position, size, undo, since, .. } = &mut *state;
         let Some(sled) = sled else { return Err("the store is closed".to_owned()) };
         write(&sled.trees, &effect, after).map_err(|error| format!("transaction: {error}"))?;
         *position = after;
+        if let Some(kept) = since {
+            kept.bytes +=
+                effect.iter().map(|((_, key), to)| key.len() + to.new.as_ref().map_or(0, Vec::len)).sum::<usize>();
+            kept.groups.push((effect.clone(), after));
+            if kept.bytes > SINCE_BYTES {
+                *since = None;
+            }
+        }
         for ((tree, key), touched) in effect {
             if let Some(old) = &touched.old {
                 size.subtract(tree, &key, old);
@@ -165,7 +229,12 @@ impl Live {
 
     /// Begins a view of the state as it is now.
     pub(crate) fn view(self: &Arc<Self>) -> View {
+        self.view_with(|_| {})
+    }
+
+    fn view_with(self: &Arc<Self>, also: impl FnOnce(&mut State)) -> View {
         let mut state = self.lock();
+        also(&mut state);
         let number = state.next_view;
         state.next_view += 1;
         state.undo.insert(number, BTreeMap::new());

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::codec::{self, MetaText};
-use crate::journal::writer::{JournalWriter, LOGS, Limits, fdatasync};
+use crate::journal::writer::{JournalWriter, LOGS, fdatasync};
+use crate::limits::Limits;
 use crate::live::{Effect, Live, Touched};
 use crate::places::Places;
 use crate::queue::Queue;

@@ -34,6 +34,8 @@ pub struct Unreadable {
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Its bytes.
+    pub value: Vec<u8>,
 }
 
 /// A read that failed as a whole.
@@ -98,7 +100,7 @@ impl Snapshot {
         };
         if let Err(reason) = taken {
             let key = trees::readable_key(record.tree, &record.key);
-            self.unreadable.push(Unreadable { tree: record.tree, key, reason });
+            self.unreadable.push(Unreadable { tree: record.tree, key, reason, value: record.value.clone() });
         }
     }
 }

@@ -7,9 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::compaction::{self, CompactionError};
 use crate::counters::Counters;
 use crate::journal::JournalDir;
 use crate::journal::snapshot::SnapshotWriter;
+use crate::limits::Limits;
 use crate::live::{Live, View};
 use crate::places::Places;
 use crate::queue::Queue;
@@ -98,9 +100,10 @@ impl Upkeep {
         wanted: Arc<Wanted>,
         live: Arc<Live>,
         places: Places,
+        limits: Limits,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let work = Work { wanted: wanted.clone(), live, places, counters };
+        let work = Work { wanted: wanted.clone(), live, places, limits, counters };
         let thread = std::thread::Builder::new().name("store-upkeep".to_owned()).spawn(move || work.serve())?;
         Ok(Self { wanted, thread: Some(thread) })
     }
@@ -119,6 +122,7 @@ struct Work {
     wanted: Arc<Wanted>,
     live: Arc<Live>,
     places: Places,
+    limits: Limits,
     counters: Arc<Counters>,
 }
 
@@ -151,6 +155,7 @@ impl Work {
             self.lag();
             if std::mem::take(&mut self.wanted.lock().checkpoint) {
                 self.checkpoint();
+                self.compact_if_grown();
             }
         }
     }
@@ -168,6 +173,20 @@ impl Work {
         if let Err(reason) = self.live.checkpoint() {
             tracing::error!(%reason, "the store takes no more changes: sled cannot follow the journal");
             self.wanted.queue.poison(reason.into());
+        }
+    }
+
+    /// Writes sled anew when it has grown far beyond its content.
+    fn compact_if_grown(&self) {
+        let content = self.live.size().bytes;
+        if !self.live.sled_bytes().is_some_and(|bytes| self.limits.renews_sled(bytes, content)) {
+            return;
+        }
+        match compaction::compact(&self.live, &self.places, || self.wanted.is_closing()) {
+            Ok(()) => Counters::add(&self.counters.compactions, 1),
+            Err(CompactionError::Closing) => {}
+            // The old one goes on; the next flush tries again.
+            Err(error) => tracing::warn!(%error, "a grown sled cannot be written anew"),
         }
     }
 

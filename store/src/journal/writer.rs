@@ -8,31 +8,15 @@ use super::JournalDir;
 use super::frame::{self, Mark, Write};
 use super::log::{AppendError, LogWriter, SyncDisk};
 use crate::commit;
+use crate::limits::Limits;
 use crate::live::{Effect, Live};
 use crate::position::Position;
 use crate::upkeep::Wanted;
 
-/// The least that logs hold before a new snapshot replaces them, in bytes.
-const LOG_BYTES: u64 = 16 << 20;
-/// The most: what has to be read and replayed at an open, in bytes.
-const MOST_LOG_BYTES: u64 = 256 << 20;
 /// A log longer than this is followed by the next one, so that each can be read at once.
 const LOG_LEN: u64 = 32 << 20;
 /// More logs than this are replaced by a snapshot: an agent that restarts again and again leaves one each time.
 pub(crate) const LOGS: usize = 24;
-
-/// When the logs are worth a new snapshot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Bytes of logs, when the snapshot is small.
-    pub(crate) log_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { log_bytes: LOG_BYTES }
-    }
-}
 
 /// How a log's groups are made durable, for each log anew.
 pub(crate) type SyncOf = Box<dyn FnMut() -> SyncDisk + Send>;
@@ -86,7 +70,7 @@ impl JournalWriter {
     /// writes a snapshot of the state as it is now, behind which a new log begins.
     pub(crate) fn committed(&mut self, live: &Arc<Live>) {
         self.upkeep.checkpoint();
-        let full = self.earlier + self.log.len() >= self.most(live);
+        let full = self.limits.replaces_logs(self.earlier + self.log.len(), live.size().bytes);
         if full && self.upkeep.wants_no_snapshot() {
             self.next_log(live, true);
         } else if self.log.len() >= LOG_LEN {
@@ -112,9 +96,5 @@ impl JournalWriter {
             // The current one goes on growing, and the next group tries again.
             Err(error) => tracing::warn!(%error, dir = %self.dir.path().display(), "cannot begin a new log"),
         }
-    }
-
-    fn most(&self, live: &Live) -> u64 {
-        (2 * live.size().bytes).clamp(self.limits.log_bytes, MOST_LOG_BYTES.max(self.limits.log_bytes))
     }
 }
