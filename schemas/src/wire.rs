@@ -1,4 +1,4 @@
-//! What crosses the agent's socket: one request and one answer per connection.
+//! What crosses the agent's socket: one request and one answer per connection; a dump alone has many.
 //!
 //! A message is a length of four bytes, big endian, and that many bytes of JSON, at most [`MAX_MESSAGE`].
 
@@ -62,6 +62,10 @@ pub enum Call {
     Check(PodQuery),
     /// `dragline status`. Answer: `Status`.
     Status,
+    /// `dragline dump`. Answers: any number of `Dump`, then `Done`, or an error, after which the dump is not whole.
+    Dump,
+    /// `dragline check --store`. Answer: `Differences`.
+    CheckStore,
 }
 
 /// Which of our plugins a call comes from, and so which part of an attachment it is about.
@@ -257,6 +261,8 @@ pub enum Answer {
     Plans(Vec<PodPlan>),
     /// The agent's state.
     Status(StatusReport),
+    /// A stretch of a dump; lines may be cut anywhere.
+    Dump(String),
     /// It failed.
     Error(CniError),
 }

@@ -61,8 +61,8 @@ pub(crate) fn counts_of(size: &Size) -> Counts {
     }
 }
 
-/// A time as a dump has it.
-pub(crate) fn time_text(time: SystemTime) -> String {
+/// A time as a dump has it: RFC 3339 in UTC.
+pub fn time_text(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 

@@ -172,6 +172,15 @@ impl Store {
     pub fn close(self) {}
 }
 
+/// Reads a store that no agent has open, whosever it is. It is mended where it can be, as by any open.
+///
+/// # Errors
+/// When it is in use, damaged beyond that, or not there.
+pub fn load_offline(dir: &Path) -> Result<(Snapshot, Recovery), DumpError> {
+    let still = open::open_as_it_is(dir)?;
+    Ok((snapshot::load(still.live.view())?, still.recovery.clone()))
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.committer.take());

@@ -153,7 +153,15 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
 /// A store that was opened to be read, whosever it is; dropping it closes it.
 pub(crate) struct Still {
     pub(crate) live: Arc<Live>,
-    _lock: Held,
+    pub(crate) recovery: Recovery,
+    lock: Option<Held>,
+}
+
+impl Still {
+    /// Closes it and keeps the lock.
+    pub(crate) fn close(mut self) -> Held {
+        self.lock.take().expect("only this takes the lock away, and it takes all of it")
+    }
 }
 
 impl Drop for Still {
@@ -172,8 +180,8 @@ pub(crate) fn open_as_it_is(dir: &Path) -> Result<Still, OpenError> {
         return Err(OpenError::Io { action: "open", path: dir.to_owned(), source });
     }
     let lock = lock(&places)?;
-    let Opened { sled, position, size, .. } = recovery::open(&places, None)?;
-    Ok(Still { live: Live::new(sled, position, size), _lock: lock })
+    let Opened { sled, position, size, recovery, .. } = recovery::open(&places, None)?;
+    Ok(Still { live: Live::new(sled, position, size), recovery, lock: Some(lock) })
 }
 
 /// Remembers under which boot the store is open.

@@ -38,6 +38,15 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// All of it, a sentence each.
+    pub fn sentences(&self) -> Vec<String> {
+        let lost = self.lost.iter().map(|lost| format!("the store has lost something: {lost}"));
+        let mended = self.mended.iter().map(|mended| format!("the store was mended: {mended}"));
+        let aside =
+            self.aside.iter().map(|path| format!("damaged files of the store were moved to {}", path.display()));
+        lost.chain(mended).chain(aside).collect()
+    }
+
     /// Whether anything at all was wrong.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

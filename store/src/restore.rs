@@ -1,5 +1,6 @@
 //! A store from a dump: everything is verified before anything is touched, and one rename makes it count.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
@@ -7,17 +8,19 @@ use std::path::{Path, PathBuf};
 use schemas::dump::{Counts, DUMP, Header, RecordLine, Trailer};
 use sha2::{Digest as _, Sha256};
 
+use crate::change::Change;
 use crate::check::{Checker, Violation};
-use crate::codec::RECORD_LIMIT;
+use crate::codec::{self, MetaText, RECORD_LIMIT};
 use crate::dump;
 use crate::journal::JournalDir;
 use crate::journal::snapshot::SnapshotWriter;
 use crate::live::{RawRecord, Size};
-use crate::open::{FORMAT_VERSION, Held, OpenError, at, lock, meta_value};
+use crate::open::{FORMAT_VERSION, Held, OpenError, at, lock, meta_value, open_as_it_is};
 use crate::places::Places;
 use crate::position::{Digest, Epoch, Position};
 use crate::recovery;
 use crate::sled_dir::{self, SledCopy, make_directories};
+use crate::snapshot::ReadError;
 use crate::trees::{self, META_POSITION, TreeName};
 use crate::{text, upgrade};
 
@@ -276,6 +279,38 @@ pub fn restore(
     Ok(Restored { counts: dump::counts_of(&size), header, violations })
 }
 
+/// Puts the state that the changes lead to in the place of the store's, all of them by one rename: interrupted at any
+/// instant, the next open finds none of them or all.
+///
+/// # Errors
+/// When the store is in use, is not there, or cannot be written; it is as it was then.
+pub fn extend(dir: &Path, node: &str, changes: &[Change]) -> Result<(), RestoreError> {
+    let still = open_as_it_is(dir)?;
+    let corrupt = |error: ReadError| OpenError::Corrupt { path: dir.to_owned(), reason: error.to_string() };
+    let mut view = still.live.view();
+    let mut records = BTreeMap::new();
+    while let Some(read) = view.next_records().map_err(corrupt)? {
+        records.extend(read.into_iter().map(|record| ((record.tree, record.key), record.value)));
+    }
+    drop(view);
+    for op in changes.iter().flat_map(|change| &change.ops) {
+        match &op.value {
+            Some(value) => records.insert((op.tree, op.key.clone()), value.clone()),
+            None => records.remove(&(op.tree, op.key.clone())),
+        };
+    }
+    let boot = records.remove(&(TreeName::Meta, trees::META_BOOT.to_vec()));
+    let boot = boot.and_then(|value| codec::decode(&value).ok()).map(|MetaText(boot)| boot).unwrap_or_default();
+    let replacing = Replacing::begin_locked(at("resolve", dir, Places::new)?, still.close())?;
+    let mut writer = replacing.writer()?;
+    let mut digest = Digest::default();
+    for ((tree, key), value) in records.into_iter().filter(|((tree, _), _)| *tree != TreeName::Meta) {
+        digest.add(tree, &key, &value);
+        at("write a snapshot into", replacing.journal.path(), |_| writer.put(tree, key, value))?;
+    }
+    Ok(replacing.publish(writer, digest, node, &boot, None)?)
+}
+
 /// Reads a dump without a store; its records in their order.
 ///
 /// # Errors
@@ -322,6 +357,10 @@ impl Replacing {
         let places = at("resolve", dir, Places::new)?;
         make_directories(places.parent())?;
         let lock = lock(&places)?;
+        Self::begin_locked(places, lock)
+    }
+
+    fn begin_locked(places: Places, lock: Held) -> Result<Self, OpenError> {
         let journal = places.journal();
         let found = journal.scan().map_err(recovery::scan_error)?;
         let mut newest = found.newest_epoch_number();

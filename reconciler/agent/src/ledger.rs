@@ -7,14 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
 use plan::allocate::{AddressSet, PoolSpace};
+use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, AllocationState, Attachment, Sandbox};
 use schemas::name::{AttachmentKey, ContainerId, IfName};
-use store::{Change, CommitError, Store};
+use store::{Change, CommitError, Snapshot, Store};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use crate::catalogue::{Catalogue, Pool};
+use crate::history::History;
 
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,19 @@ pub struct Update {
     pub allocations: Vec<Allocation>,
     /// Addresses that come back.
     pub freed: Vec<IpAddr>,
+    /// What the pass that led to it has done.
+    pub told: Option<Steps>,
+}
+
+/// What a pass has done, for the history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The steps, as `ip` commands.
+    pub steps: Vec<String>,
+    /// They put back what somebody else had changed.
+    pub is_repair: bool,
+    /// Why the kernel is not as wanted, if it is not.
+    pub error: String,
 }
 
 #[derive(Default)]
@@ -75,6 +91,9 @@ struct State {
     allocations: BTreeMap<IpAddr, Allocation>,
     reserved: BTreeSet<IpAddr>,
     spaces: BTreeMap<String, PoolSpace>,
+    history: History,
+    /// Addresses that are found in use and that no record tells of.
+    estranged: BTreeSet<IpAddr>,
 }
 
 /// A pool's numbers.
@@ -105,7 +124,14 @@ impl Ledger {
     /// When it cannot be read. Records that cannot be used are returned as texts; they stay where they are.
     pub fn load(store: Store) -> Result<(Self, Vec<String>), store::ReadError> {
         let snapshot = store.load()?;
-        let mut faults: Vec<String> = snapshot.unreadable.iter().map(unusable).collect();
+        let mut faults: Vec<String> = store.recovery().sentences();
+        faults.extend(snapshot.unreadable.iter().map(unusable));
+        if let Err(error) = store.quarantine(&snapshot, SystemTime::now()) {
+            let path = store.quarantine_path().display();
+            faults.push(format!("records that cannot be used are not kept in {path}: {error}"));
+        }
+        let (snapshot, contradictions) = mended(&store, snapshot)?;
+        faults.extend(contradictions);
         let mut state = State::default();
         let mut records: BTreeMap<ContainerId, SandboxRecords> = snapshot
             .sandboxes
@@ -123,6 +149,7 @@ impl Ledger {
         state.sandboxes = records.into_iter().map(|(container, found)| (container, Arc::new(found))).collect();
         state.allocations =
             snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
+        state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
         let ledger = Self { store, state: Mutex::new(state), locks: Mutex::default(), released: Notify::new() };
         Ok((ledger, faults))
     }
@@ -198,11 +225,29 @@ impl Ledger {
             catalogue.pools.iter().map(|(name, pool)| (name.clone(), space(pool, &reserved))).collect();
         let mut state = self.state();
         for space in spaces.values_mut() {
-            for address in state.allocations.keys().chain(&state.reserved) {
+            for address in state.allocations.keys().chain(&state.reserved).chain(&state.estranged) {
                 space.take(*address);
             }
         }
         state.spaces = spaces;
+    }
+
+    /// Never gives these addresses to anybody while this agent runs: they are in use, and the store does not know by whom.
+    pub fn estrange(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut state = self.state();
+        for address in addresses {
+            if !state.allocations.contains_key(&address) {
+                state.estranged.insert(address);
+                for space in state.spaces.values_mut() {
+                    space.take(address);
+                }
+            }
+        }
+    }
+
+    /// What has happened to the sandboxes, the oldest first.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        self.state().history.entries()
     }
 
     /// Reserves the first free address of a pool; None when there is none.
@@ -232,8 +277,11 @@ impl Ledger {
     /// # Errors
     /// When it did not become durable; nothing is published then, and reservations are given back.
     pub async fn commit(&self, container: &ContainerId, update: Update) -> Result<(), CommitError> {
+        let before = self.sandbox(container);
+        let history = self.state().history.tell(container, before.as_deref(), &update, SystemTime::now());
+        let change = history.into_change(change_of(container, &update));
         let (tell, told) = oneshot::channel();
-        self.store.submit(change_of(container, &update), move |result| {
+        self.store.submit(change, move |result| {
             // The asker may have gone; the change stands all the same.
             let _ = tell.send(result);
         });
@@ -250,6 +298,7 @@ impl Ledger {
             return Err(error);
         }
         self.publish(container, update);
+        self.state().history.publish(history);
         Ok(())
     }
 
@@ -288,7 +337,7 @@ impl Ledger {
 impl State {
     fn give_back(&mut self, address: IpAddr) {
         self.reserved.remove(&address);
-        if !self.allocations.contains_key(&address) {
+        if !self.allocations.contains_key(&address) && !self.estranged.contains(&address) {
             for space in self.spaces.values_mut() {
                 space.give_back(address);
             }
@@ -300,6 +349,23 @@ fn space(pool: &Pool, reserved: &AddressSet) -> PoolSpace {
     let ranges = &pool.ranges;
     let (ips, excluded) = (ranges.ips.iter().copied(), ranges.excluded.iter().copied());
     PoolSpace::new(AddressSet::from_ranges(ips), &AddressSet::from_ranges(excluded), reserved, ranges.gateway)
+}
+
+/// Mends what contradicts itself in the one way that is right, and says what is left.
+fn mended(store: &Store, snapshot: Snapshot) -> Result<(Snapshot, Vec<String>), store::ReadError> {
+    let (change, left) = store::check::repair(&snapshot);
+    let mut faults: Vec<String> =
+        left.iter().map(|violation| format!("the store contradicts itself: {violation}")).collect();
+    if change.is_empty() {
+        return Ok((snapshot, faults));
+    }
+    match store.commit(change) {
+        Ok(()) => Ok((store.load()?, faults)),
+        Err(error) => {
+            faults.push(format!("the store contradicts itself and cannot be mended: {error}"));
+            Ok((snapshot, faults))
+        }
+    }
 }
 
 fn unusable(record: &store::Unreadable) -> String {

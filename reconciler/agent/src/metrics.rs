@@ -54,6 +54,8 @@ pub fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
         ("store_changes", "Intents and outcomes recorded", &store.changes),
         ("store_syncs", "Syncs of the disk", &store.syncs),
         ("store_bytes", "Bytes recorded", &store.bytes),
+        ("store_snapshots", "Snapshots that have replaced grown logs of the journal", &store.snapshots),
+        ("store_compactions", "Times that a grown sled was written anew", &store.compactions),
     ];
     for (name, help, counter) in from_store {
         let value: Counter = Counter::default();
@@ -67,6 +69,7 @@ pub fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
         ("sandboxes", "Sandboxes known", agent.ledger.sandboxes().len()),
         ("sandboxes_unconverged", "Sandboxes whose last pass ended in an error", agent.workers.unconverged()),
         ("sandboxes_contested", "Sandboxes that another program keeps changing", agent.workers.contested().len()),
+        ("store_faults", "Things that were wrong with the store when it was opened", agent.record_faults.len()),
         ("addresses_allocated", "Addresses in use or on their way back", agent.ledger.allocated()),
     ];
     for (name, help, value) in gauges {

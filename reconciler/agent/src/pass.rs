@@ -10,7 +10,7 @@ use schemas::intent::{Attachment, Outcome};
 use schemas::name::ContainerId;
 
 use crate::agent::Agent;
-use crate::ledger::{SandboxRecords, Update};
+use crate::ledger::{SandboxRecords, Steps, Update};
 use crate::worker::Cause;
 
 /// Changing a link makes the kernel change routes by itself: what is left after this many rounds is an error.
@@ -120,7 +120,8 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let outcome = Outcome { generation: records.sandbox.generation, error };
     // Whoever waits for the kernel need not wait for the disk too: the intent is durable, and a restart verifies it again.
     agent.workers.publish(container, &outcome);
-    let is_forgotten = settle(agent, &records, &pod.found, &outcome).await;
+    let told = Steps { steps: steps.clone(), is_repair, error: outcome.error.clone() };
+    let is_forgotten = settle(agent, &records, &pod.found, &outcome, told).await;
     let is_gone = matches!(pod.found, Found::Gone);
     Ended { outcome, is_repair, is_undone: pod.is_undone, steps, is_forgotten, is_gone }
 }
@@ -219,9 +220,10 @@ fn rounds(pass: &mut netlink::Pass, desired: &Desired, prune: Prune) -> Result<R
 
 /// Writes down what the pass settled: attachments whose withdrawal is verified go, their addresses come back, and the
 /// outcome stands with the generation that it belongs to. True when the sandbox has no records any more.
-async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcome: &Outcome) -> bool {
+async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcome: &Outcome, told: Steps) -> bool {
     let container = &seen.sandbox.container;
-    if settled(seen, found, outcome, agent).is_none() {
+    let has_repaired = told.is_repair && !told.steps.is_empty();
+    if settled(seen, found, outcome, agent).is_none() && !has_repaired {
         return false;
     }
     let _turn = agent.ledger.lock(container).await;
@@ -230,7 +232,13 @@ async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcom
         // Something was asked meanwhile: the pass that follows it settles.
         return false;
     }
-    let Some(update) = settled(&records, found, outcome, agent) else { return false };
+    let mut update = match settled(&records, found, outcome, agent) {
+        Some(update) => update,
+        // Nothing of the records changes; what was repaired is told all the same.
+        None if has_repaired => Update { sandbox: Some(records.sandbox.clone()), ..Update::default() },
+        None => return false,
+    };
+    update.told = Some(told);
     let is_last = update.sandbox.is_none();
     for address in &update.freed {
         tracing::info!(%container, %address, "address is free again");

@@ -1,9 +1,11 @@
 //! What `dragline get` and `dragline status` show: custom resources as they would stand in the cluster, and records.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
 use schemas::crd::ippool::{PoolIpUser, SpiderIPPoolStatus};
+use schemas::history::{HistoryEntry, HistoryEvent};
 use schemas::intent::Attachment;
 use schemas::wire::{GetCall, Kind, StatusReport};
 use serde_json::{Value, json};
@@ -20,8 +22,7 @@ pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
         Kind::Attachments => attachments(agent),
         Kind::Leases => leases(agent),
         Kind::Coordinator => coordinator(agent),
-        // The history comes with the store's journal; until then there is none to show.
-        Kind::Journal => Vec::new(),
+        Kind::Journal => return journal(agent, call),
     };
     let text = |value: &Value, key: &str| value["metadata"][key].as_str().map(ToOwned::to_owned);
     all.into_iter()
@@ -160,6 +161,43 @@ fn leases(agent: &Agent) -> Vec<Value> {
 
 fn coordinator(agent: &Agent) -> Vec<Value> {
     agent.catalogue().coordinator.iter().map(|found| json!(found.object)).collect()
+}
+
+/// The most entries that are shown at once.
+const SHOWN: usize = 1000;
+
+/// History entries, the oldest first: all of a pod or container when one is named, else the newest ones.
+fn journal(agent: &Agent, call: &GetCall) -> Vec<Value> {
+    let wanted = |entry: &HistoryEntry| {
+        let (namespace, name) = entry.pod.split_once('/').unwrap_or_default();
+        let is_named = call.name.as_deref().is_none_or(|wanted| wanted == name || wanted == entry.container.as_str());
+        is_named && call.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+    };
+    let entries: Vec<HistoryEntry> = agent.ledger.history().into_iter().filter(wanted).collect();
+    entries[entries.len().saturating_sub(SHOWN)..].iter().map(journal_entry).collect()
+}
+
+fn journal_entry(entry: &HistoryEntry) -> Value {
+    let (namespace, name) = entry.pod.split_once('/').unwrap_or_default();
+    let (event, ifname, detail) = match &entry.event {
+        HistoryEvent::Intended { ifname, wanted } => ("Intended", Some(ifname), vec![wanted.clone()]),
+        HistoryEvent::Withdrawn { ifname } => ("Withdrawn", Some(ifname), Vec::new()),
+        HistoryEvent::Applied { steps } => ("Applied", None, steps.clone()),
+        HistoryEvent::Repaired { steps } => ("Repaired", None, steps.clone()),
+        HistoryEvent::Failed { error } => ("Failed", None, vec![error.clone()]),
+        HistoryEvent::Ended => ("Ended", None, Vec::new()),
+    };
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(entry.time_ms);
+    json!({
+        "metadata": {"namespace": namespace, "name": if name.is_empty() { entry.container.as_str() } else { name }},
+        "container": entry.container,
+        "number": entry.number,
+        "time": store::dump::time_text(time),
+        "generation": entry.generation,
+        "event": event,
+        "interface": ifname,
+        "detail": detail.join("; "),
+    })
 }
 
 /// The agent's state.

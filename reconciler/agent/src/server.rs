@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::cni::error::CniError;
-use schemas::wire::{self, Answer, Request};
+use schemas::wire::{self, Answer, Call, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::agent::{Agent, StartError};
 use crate::call;
+use crate::call::dump;
 
 /// Connections served at once; more wait to be accepted.
 const CONNECTIONS: usize = 256;
@@ -108,6 +109,11 @@ async fn connection(agent: &Arc<Agent>, mut stream: UnixStream) {
             return;
         }
     };
+    if request.protocol == wire::PROTOCOL && request.call == Call::Dump {
+        agent.metrics.calls.inc();
+        dump::answer(agent, stream).await;
+        return;
+    }
     let answer = if request.protocol == wire::PROTOCOL {
         let deadline = Duration::from_millis(u64::from(request.deadline_ms)).min(LONGEST);
         call::answer(agent, request.call, tokio::time::Instant::now() + deadline).await

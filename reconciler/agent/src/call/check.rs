@@ -112,3 +112,12 @@ fn texts(wanted: &Desired, observed: &plan::Observed, prune: Prune) -> Vec<Strin
     let found = diff(wanted, observed, prune);
     found.steps.iter().map(ToString::to_string).chain(found.blocked).collect()
 }
+
+/// What does not hold between the records of the store, and what of it cannot be read.
+pub(super) async fn store(agent: &Arc<Agent>) -> Result<Answer, CniError> {
+    let agent = Arc::clone(agent);
+    let failed = |error: &dyn std::fmt::Display| CniError::new(CniError::FAILED, format!("the store: {error}"));
+    let loaded = tokio::task::spawn_blocking(move || agent.ledger.store().load()).await;
+    let snapshot = loaded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok(Answer::Differences(crate::command::store_differences(&snapshot)))
+}

@@ -5,6 +5,7 @@ mod attach;
 mod check;
 mod collect;
 mod coordinate;
+pub mod dump;
 mod place;
 mod wait;
 pub mod withdraw;
@@ -53,6 +54,9 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         Call::Plan(query) => check::plans(agent, query).await,
         Call::Check(query) => check::differences(agent, query).await,
         Call::Status => Ok(Answer::Status(report::status(agent))),
+        Call::CheckStore => check::store(agent).await,
+        // Answered where the connection is, as it has more than one answer.
+        Call::Dump => Err(CniError::new(CniError::FAILED, "a dump is asked for on a connection of its own")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use schemas::wire;
 
-use super::Failure;
+use super::{Failure, node_name};
 use crate::agent::{self, Config};
 
 /// How log lines look.
@@ -47,14 +47,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let manifests = arguments.manifests.ok_or_else(|| {
         Failure::Usage("agent: --manifests DIR is needed: reading from a cluster is not part of this version".into())
     })?;
-    let node_name =
-        match arguments.node_name.or_else(|| std::env::var("NODE_NAME").ok()).filter(|name| !name.is_empty()) {
-            Some(name) => name,
-            None => nix::unistd::gethostname()
-                .map_err(|error| Failure::Failed(format!("the host has no name ({error}): give --node-name")))?
-                .to_string_lossy()
-                .into_owned(),
-        };
+    let node_name = node_name(arguments.node_name)?;
     let config =
         Config { state_dir: arguments.state_dir, socket: arguments.socket, node_name, manifests, http: arguments.http };
     let runtime = tokio::runtime::Builder::new_multi_thread()

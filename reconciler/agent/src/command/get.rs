@@ -55,9 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         What::Attachments => Kind::Attachments,
         What::Leases => Kind::Leases,
         What::Coordinator => Kind::Coordinator,
-        What::Journal => {
-            return Err(Failure::Failed("get journal: the history is not part of this version".into()));
-        }
+        What::Journal => Kind::Journal,
     };
     let call = GetCall { kind, name: arguments.name.clone(), namespace: arguments.namespace.clone() };
     let objects = match client::ask(&arguments.ask.socket, Call::Get(call))? {
@@ -143,7 +141,16 @@ fn columns(kind: Kind, is_wide: bool) -> Vec<Column> {
                 ("HIJACKCIDR", "/spec/hijackCIDR"),
             ],
         ),
-        Kind::Journal => (&[], &[]),
+        Kind::Journal => (
+            &[
+                ("NAMESPACE", "/metadata/namespace"),
+                ("TIME", "/time"),
+                ("GENERATION", "/generation"),
+                ("EVENT", "/event"),
+                ("INTERFACE", "/interface"),
+            ],
+            &[("CONTAINER", "/container"), ("DETAIL", "/detail")],
+        ),
     };
     columns.extend(narrow.iter().map(|(name, path)| Column::path(name, path)));
     if is_wide {

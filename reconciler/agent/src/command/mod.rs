@@ -6,16 +6,18 @@ mod check;
 mod client;
 mod completions;
 mod crds;
+mod dump;
 mod get;
 mod plan;
+mod restore;
 mod status;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use schemas::wire;
+use schemas::wire::{self, Difference};
 
 /// The network agent for pods on the physical network.
 #[derive(Debug, Parser)]
@@ -37,12 +39,16 @@ struct Ask {
 enum Command {
     /// Run the node agent
     Agent(agent::Arguments),
-    /// Show pools, endpoints, attachments, leases or the coordinator
+    /// Show pools, endpoints, attachments, leases, the coordinator or the journal
     Get(get::Arguments),
     /// Show what is wanted for a pod and what would be changed now, as `ip` commands
     Plan(plan::Arguments),
     /// Compare desired and kernel state: exit 0 when none differs, 1 with the differences listed
     Check(check::Arguments),
+    /// Write the store as text to standard output, of the running agent or offline
+    Dump(dump::Arguments),
+    /// Put a dump from standard input in the store's place; the agent must be stopped
+    Restore(restore::Arguments),
     /// Show whether the agent is ready, or why not
     Status(status::Arguments),
     /// Print the custom resource definitions as YAML
@@ -81,6 +87,8 @@ pub fn run() -> ExitCode {
         Command::Get(arguments) => get::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+        Command::Restore(arguments) => restore::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Crds => crds::run(),
         Command::Completions(arguments) => {
@@ -93,6 +101,33 @@ pub fn run() -> ExitCode {
         Err(Failure::Failed(text)) => fail(&text, 1),
         Err(Failure::Usage(text)) => fail(&text, 2),
     }
+}
+
+/// Where the store is below the state directory.
+fn store_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("store")
+}
+
+/// The name that was given, NODE_NAME, or the host's.
+fn node_name(given: Option<String>) -> Result<String, Failure> {
+    match given.or_else(|| std::env::var("NODE_NAME").ok()).filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name),
+        None => Ok(nix::unistd::gethostname()
+            .map_err(|error| Failure::Failed(format!("the host has no name ({error}): give --node-name")))?
+            .to_string_lossy()
+            .into_owned()),
+    }
+}
+
+/// What does not hold in a store: contradictions between its records, and records that cannot be read.
+pub(crate) fn store_differences(snapshot: &store::Snapshot) -> Vec<Difference> {
+    let unreadable = snapshot.unreadable.iter().map(|record| Difference {
+        place: "store".to_owned(),
+        step: format!("{} in {} cannot be used: {}", record.key, record.tree, record.reason),
+    });
+    let violations = store::check::check(snapshot).into_iter();
+    let violations = violations.map(|violation| Difference { place: "store".to_owned(), step: violation.to_string() });
+    unreadable.chain(violations).collect()
 }
 
 fn fail(text: &str, code: u8) -> ExitCode {

@@ -1,0 +1,197 @@
+//! What has happened to each sandbox, for people: a bounded number of entries, written with the change that they tell of.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::SystemTime;
+
+use schemas::history::{HistoryEntry, HistoryEvent};
+use schemas::intent::Attachment;
+use schemas::name::ContainerId;
+use store::Change;
+
+use crate::ledger::{SandboxRecords, Update};
+
+/// Entries kept of a sandbox.
+const ENTRIES: usize = 32;
+/// Sandboxes that have ended and are still told of.
+const ENDED: usize = 256;
+/// Steps told in one entry; of more, how many there were.
+const STEPS: usize = 16;
+/// The longest text of an entry, in characters.
+const TEXT: usize = 800;
+
+/// The history of all sandboxes, as far as it is durable.
+#[derive(Debug, Default)]
+pub struct History {
+    entries: BTreeMap<ContainerId, VecDeque<HistoryEntry>>,
+    /// Those that have no records any more, the longest ago first.
+    ended: VecDeque<ContainerId>,
+}
+
+/// Entries on their way into the store, and what they push out.
+#[derive(Debug, Default)]
+pub struct Told {
+    put: Vec<HistoryEntry>,
+    deleted: Vec<(ContainerId, u64)>,
+    forgotten: Option<ContainerId>,
+}
+
+impl Told {
+    /// The change with these entries in it.
+    #[must_use]
+    pub fn into_change(&self, change: Change) -> Change {
+        let change = self.put.iter().fold(change, |change, entry| change.put_history(entry));
+        self.deleted.iter().fold(change, |change, (container, number)| change.delete_history(container, *number))
+    }
+}
+
+impl History {
+    /// What the store has; `lives` says which sandboxes have records.
+    pub fn load(entries: Vec<HistoryEntry>, lives: impl Fn(&ContainerId) -> bool) -> Self {
+        let mut history = Self::default();
+        for entry in entries {
+            history.entries.entry(entry.container.clone()).or_default().push_back(entry);
+        }
+        let last = |entries: &VecDeque<HistoryEntry>| entries.back().map(|entry| entry.time_ms);
+        let mut ended: Vec<_> = history.entries.iter().filter(|(container, _)| !lives(container)).collect();
+        ended.sort_by_key(|(_, entries)| last(entries));
+        history.ended = ended.into_iter().map(|(container, _)| container.clone()).collect();
+        history
+    }
+
+    /// What an update is to people.
+    pub fn tell(
+        &self,
+        container: &ContainerId,
+        before: Option<&SandboxRecords>,
+        update: &Update,
+        now: SystemTime,
+    ) -> Told {
+        let events = events(before, update);
+        if events.is_empty() {
+            return Told::default();
+        }
+        let known = self.entries.get(container);
+        let is_ended = events.last() == Some(&HistoryEvent::Ended);
+        let first = known.and_then(|entries| entries.back()).map_or(1, |entry| entry.number + 1);
+        let time_ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let generation = update.sandbox.as_ref().or(before.map(|before| &before.sandbox)).map_or(0, |it| it.generation);
+        let attachments = update.put.iter().chain(before.into_iter().flat_map(|before| before.attachments.values()));
+        let pod = attachments.map(|attachment| &attachment.pod).find(|pod| pod.is_named());
+        let pod = pod.map(ToString::to_string).unwrap_or_default();
+        let entry = |(number, event)| HistoryEntry {
+            container: container.clone(),
+            number,
+            time_ms,
+            generation,
+            pod: pod.clone(),
+            event,
+        };
+        let put: Vec<HistoryEntry> = (first..).zip(events).map(entry).collect();
+        let known = known.into_iter().flatten();
+        let too_many = (known.clone().count() + put.len()).saturating_sub(ENTRIES);
+        let mut deleted: Vec<_> = known.take(too_many).map(|entry| (container.clone(), entry.number)).collect();
+        let forgotten = self.ended.front().filter(|_| is_ended && self.ended.len() >= ENDED).cloned();
+        if let Some(entries) = forgotten.as_ref().and_then(|oldest| self.entries.get(oldest)) {
+            deleted.extend(entries.iter().map(|entry| (entry.container.clone(), entry.number)));
+        }
+        Told { put, deleted, forgotten }
+    }
+
+    /// Takes over what has become durable.
+    pub fn publish(&mut self, told: Told) {
+        for (container, number) in told.deleted {
+            if let Some(entries) = self.entries.get_mut(&container) {
+                entries.retain(|entry| entry.number != number);
+            }
+        }
+        if let Some(forgotten) = told.forgotten {
+            self.entries.remove(&forgotten);
+            self.ended.retain(|container| *container != forgotten);
+        }
+        for entry in told.put {
+            self.ended.retain(|container| *container != entry.container);
+            if entry.event == HistoryEvent::Ended {
+                self.ended.push_back(entry.container.clone());
+            }
+            self.entries.entry(entry.container.clone()).or_default().push_back(entry);
+        }
+    }
+
+    /// All entries, the oldest first.
+    pub fn entries(&self) -> Vec<HistoryEntry> {
+        let mut entries: Vec<HistoryEntry> = self.entries.values().flatten().cloned().collect();
+        entries.sort_by(|a, b| (a.time_ms, &a.container, a.number).cmp(&(b.time_ms, &b.container, b.number)));
+        entries
+    }
+}
+
+fn events(before: Option<&SandboxRecords>, update: &Update) -> Vec<HistoryEvent> {
+    let mut events = Vec::new();
+    for attachment in &update.put {
+        let known = before.and_then(|before| before.attachments.get(&attachment.key.ifname));
+        let ifname = attachment.key.ifname.clone();
+        if attachment.closing && !known.is_some_and(|known| known.closing) {
+            events.push(HistoryEvent::Withdrawn { ifname });
+        } else if !attachment.closing && known.map(wanted) != Some(wanted(attachment)) {
+            events.push(HistoryEvent::Intended { ifname, wanted: wanted(attachment) });
+        }
+    }
+    if let Some(told) = &update.told {
+        let steps = shortened(&told.steps);
+        match (told.steps.is_empty(), told.is_repair) {
+            (true, _) => {}
+            (false, true) => events.push(HistoryEvent::Repaired { steps }),
+            (false, false) => events.push(HistoryEvent::Applied { steps }),
+        }
+        let known = before.map(|before| before.sandbox.outcome.error.as_str()).unwrap_or_default();
+        if !told.error.is_empty() && told.error != known {
+            events.push(HistoryEvent::Failed { error: cut(&told.error) });
+        }
+    }
+    if update.sandbox.is_none() {
+        events.push(HistoryEvent::Ended);
+    }
+    events
+}
+
+/// What is wanted of an attachment, as a sentence.
+fn wanted(attachment: &Attachment) -> String {
+    let mut parts = vec![format!("network {}", attachment.network)];
+    if let Some(link) = attachment.link.as_ref().filter(|_| attachment.link_wanted) {
+        let schemas::intent::LinkKindIntent::Macvlan(mode) = link.kind;
+        parts.push(format!("macvlan ({mode:?}) on {}", link.master).to_lowercase());
+    }
+    for assigned in &attachment.addresses {
+        match assigned.pool.as_str() {
+            "" => parts.push(format!("address {}", assigned.address)),
+            pool => parts.push(format!("address {} of pool {pool}", assigned.address)),
+        }
+    }
+    for route in &attachment.routes {
+        let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+        parts.push(format!("route {}{via}", route.dst));
+    }
+    if attachment.coordinate.is_some() {
+        parts.push("routes in order".to_owned());
+    }
+    cut(&parts.join(", "))
+}
+
+fn shortened(steps: &[String]) -> Vec<String> {
+    let mut told: Vec<String> = steps.iter().take(STEPS).map(|step| cut(step)).collect();
+    if steps.len() > STEPS {
+        told.push(format!("and {} more", steps.len() - STEPS));
+    }
+    told
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;
