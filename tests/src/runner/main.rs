@@ -1,7 +1,8 @@
-//! The runner behind the cargo aliases `quickstart`, `verify` and `benchmarks`.
+//! The runner behind the cargo aliases `quickstart`, `verify`, `benchmarks` and `power-cuts`.
 
 mod benchmarks;
 mod checks;
+mod power_cuts;
 mod quickstart;
 mod verify;
 
@@ -9,8 +10,10 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
-       cargo verify                                          set up, formatting, lints, dependencies, all tests
-       cargo benchmarks [-- -o json]                         whole processes against the reference plugins";
+       cargo verify                                          set up, formatting, lints, dependencies, all tests, power cuts
+       cargo benchmarks [-- -o json]                         whole processes against the reference plugins
+       cargo power-cuts [-- --rounds N | --seed N | --without-sync]
+                                                             the store on a machine whose power is cut";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         "quickstart" => quickstart::run(&rest),
         "verify" => verify::run(&rest),
         "benchmarks" => benchmarks::run(&rest),
+        "power-cuts" => power_cuts::run(&rest),
         _ => usage(&format!("{subcommand:?} is no subcommand")),
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo verify`: set-up, formatting, lints, dependencies, all tests; each stage told, none skipped silently.
+//! `cargo verify`: set-up, formatting, lints, dependencies, all tests, power cuts; each stage told, none skipped
+//! silently.
 
 mod setup;
 mod tally;
@@ -9,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use tests::binaries;
 
+use crate::power_cuts::{self, Options};
 use crate::usage;
 use tally::Tally;
+
+/// Power cuts of the store; `cargo power-cuts` makes more.
+const POWER_CUTS: u64 = 3;
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -55,6 +60,7 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
         stage("dependencies", || ended(Command::new(&deny).args(["check", "bans", "licenses", "sources"]))),
         stage("advisories", || advisories(&deny)),
         stage("tests", || tests(&mut tally)),
+        stage("power cuts", power_cuts),
     ];
     summarise(&stages, &tally)
 }
@@ -101,6 +107,19 @@ fn tests(tally: &mut Tally) -> Outcome {
             Outcome::Failed(status.to_string())
         }
         Err(error) => Outcome::Failed(format!("cargo test cannot be started: {error}")),
+    }
+}
+
+fn power_cuts() -> Outcome {
+    if let Some(why) = power_cuts::hindrance() {
+        return Outcome::Skipped(why);
+    }
+    match power_cuts::perform(Options { rounds: POWER_CUTS, proves: false, seed: None }) {
+        Ok(()) => Outcome::Passed,
+        Err(trouble) => {
+            println!("{trouble}");
+            Outcome::Failed(trouble.to_string().lines().next().unwrap_or_default().to_owned())
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the tests need besides Rust: a few Debian packages, and cargo-deny.
+//! What the tests need besides Rust: a few Debian packages, and cargo-deny. The power cuts fetch their kernel themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ struct Package {
     files: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 3] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "iproute2",
         what_for: "ip, the independent witness of what stands in the kernel",
@@ -30,6 +30,21 @@ const PACKAGES: [Package; 3] = [
         name: "containernetworking-plugins",
         what_for: "the reference macvlan, that ours is compared with",
         files: &["/usr/lib/cni/macvlan", "/opt/cni/bin/macvlan", "/usr/libexec/cni/macvlan"],
+    },
+    Package {
+        name: "qemu-system-x86",
+        what_for: "the machine whose power is cut",
+        files: &["/usr/bin/qemu-system-x86_64"],
+    },
+    Package {
+        name: "busybox-static",
+        what_for: "all that runs in it beside the store",
+        files: &["/bin/busybox", "/usr/bin/busybox"],
+    },
+    Package {
+        name: "e2fsprogs",
+        what_for: "mkfs.ext4, for its disk",
+        files: &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"],
     },
 ];
 
