@@ -26,7 +26,7 @@ struct Held {
 
 fn held() -> Held {
     let dir = tempfile::tempdir().unwrap();
-    let sled = crate::sled_dir::create(&dir.path().join("store")).unwrap();
+    let sled = crate::sled_dir::create(&dir.path().join("store"), "boot").unwrap();
     let trees = sled.trees.clone();
     let live = Live::new(sled, Position::NOTHING, Default::default());
     let counters = Arc::new(Counters::default());

@@ -30,13 +30,14 @@ pub(crate) enum CompactionError {
 pub(crate) fn compact(
     live: &std::sync::Arc<Live>,
     places: &Places,
+    boot_id: &str,
     stop: impl Fn() -> bool,
 ) -> Result<(), CompactionError> {
     let unfinished = places.unfinished();
     if unfinished.exists() {
         at("remove", &unfinished, |path| fs::remove_dir_all(path))?;
     }
-    let successor = sled_dir::create(&unfinished)?;
+    let successor = sled_dir::create(&unfinished, boot_id)?;
     let made = make(live, &successor, stop).and_then(|()| Ok(sled_dir::settle(&unfinished, &successor)?));
     let replaced = match made {
         Ok(()) => live.replace(successor).map_err(|(successor, reason)| (successor, CompactionError::Failed(reason))),

@@ -29,7 +29,7 @@ fn a_successor_holds_what_is_committed_meanwhile() {
             number - 1
         });
         for _ in 0..3 {
-            compact(&store.live, &places, || false).unwrap();
+            compact(&store.live, &places, "boot", || false).unwrap();
             assert!(!places.unfinished().exists() && !places.replaced().exists());
         }
         stop.store(true, SeqCst);
@@ -59,7 +59,7 @@ fn a_compaction_that_is_stopped_leaves_the_old_sled_at_work() {
         asked.set(asked.get() + 1);
         asked.get() > 3
     };
-    assert!(matches!(compact(&store.live, &places, stop), Err(CompactionError::Closing)));
+    assert!(matches!(compact(&store.live, &places, "boot", stop), Err(CompactionError::Closing)));
     assert!(!places.unfinished().exists());
     store.commit(texts(1000, 1001)).unwrap();
     store.close();

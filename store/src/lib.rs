@@ -51,6 +51,7 @@ pub use snapshot::{ReadError, Snapshot, Unreadable};
 use commit::Committer;
 use live::Live;
 use open::{Held, Parts};
+use places::Places;
 use queue::Queue;
 use upkeep::Upkeep;
 
@@ -61,7 +62,7 @@ pub struct Store {
     queue: Arc<Queue>,
     live: Arc<Live>,
     counters: Arc<Counters>,
-    quarantine: PathBuf,
+    places: Places,
     meta: Meta,
     recovery: Recovery,
     /// Released last.
@@ -85,12 +86,11 @@ impl Store {
         let failed = |action| move |source| OpenError::Io { action, path: dir.to_owned(), source };
         let wanted = writer.upkeep().clone();
         let queue = wanted.queue();
-        let quarantine = places.quarantine();
-        let upkeep = Upkeep::start(wanted, live.clone(), places, limits, counters.clone());
+        let upkeep = Upkeep::start(wanted, live.clone(), places.clone(), boot_id.to_owned(), limits, counters.clone());
         let upkeep = Some(upkeep.map_err(failed("start the upkeep of"))?);
         let committer = Committer::start(live.clone(), writer, counters.clone());
         let committer = Some(committer.map_err(failed("start the committer of"))?);
-        Ok(Self { committer, upkeep, queue, live, counters, quarantine, meta, recovery, _lock: lock })
+        Ok(Self { committer, upkeep, queue, live, counters, places, meta, recovery, _lock: lock })
     }
 
     /// Commits a change and returns at once; `done` hears when it is durable, or why it is not in the store.
@@ -130,12 +130,12 @@ impl Store {
     /// # Errors
     /// When the file cannot be written.
     pub fn quarantine(&self, snapshot: &Snapshot, now: SystemTime) -> std::io::Result<usize> {
-        quarantine::keep(&self.quarantine, &snapshot.unreadable, now)
+        quarantine::keep(&self.places.quarantine(), &snapshot.unreadable, now)
     }
 
     /// Where [`quarantine`](Self::quarantine) keeps them.
-    pub fn quarantine_path(&self) -> &Path {
-        &self.quarantine
+    pub fn quarantine_path(&self) -> PathBuf {
+        self.places.quarantine()
     }
 
     /// Reads a text of the catalogue.
@@ -185,13 +185,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         drop(self.committer.take());
         drop(self.upkeep.take());
-        if let Some(sled) = self.live.close() {
-            if let Err(reason) = sled.make_durable() {
-                // The journal has it, and sled gets it from there.
-                tracing::warn!(%reason, "sled could not be flushed while the store was closed");
-            }
-            sled_dir::close(sled);
-        }
+        open::close(&self.live, &self.places);
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
     let places = at("resolve", dir, Places::new)?;
     make_directories(places.parent())?;
     let lock = lock(&places)?;
-    let Opened { sled, position, size, found, new, recovery } = recovery::open(&places, Some(node))?;
+    let Opened { sled, position, size, found, new, recovery } = recovery::open(&places, Some(node), boot_id)?;
     let previous_boot_id = read_meta(places.sled(), &sled.trees, trees::META_BOOT)?;
     let live = Live::new(sled, position, size);
     let wanted = Wanted::new(Arc::new(Queue::default()));
@@ -154,6 +154,7 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
 pub(crate) struct Still {
     pub(crate) live: Arc<Live>,
     pub(crate) recovery: Recovery,
+    places: Places,
     lock: Option<Held>,
 }
 
@@ -166,9 +167,18 @@ impl Still {
 
 impl Drop for Still {
     fn drop(&mut self) {
-        if let Some(sled) = self.live.close() {
-            sled_dir::close(sled);
-        }
+        close(&self.live, &self.places);
+    }
+}
+
+/// Closes sled, and marks it as closed if it holds everything durably.
+pub(crate) fn close(live: &Live, places: &Places) {
+    let Some(sled) = live.close() else { return };
+    let durable = sled.make_durable();
+    sled_dir::close(sled);
+    // The journal has everything; a sled that is left marked is made anew after the next boot.
+    if let Err(reason) = durable.and_then(|()| sled_dir::unmark(places.sled()).map_err(|error| error.to_string())) {
+        tracing::warn!(%reason, "sled could not be closed as it should");
     }
 }
 
@@ -180,8 +190,9 @@ pub(crate) fn open_as_it_is(dir: &Path) -> Result<Still, OpenError> {
         return Err(OpenError::Io { action: "open", path: dir.to_owned(), source });
     }
     let lock = lock(&places)?;
-    let Opened { sled, position, size, recovery, .. } = recovery::open(&places, None)?;
-    Ok(Still { live: Live::new(sled, position, size), recovery, lock: Some(lock) })
+    let boot_id = at("read the boot ID for", dir, |_| sled_dir::boot_id())?;
+    let Opened { sled, position, size, recovery, .. } = recovery::open(&places, None, &boot_id)?;
+    Ok(Still { places, live: Live::new(sled, position, size), recovery, lock: Some(lock) })
 }
 
 /// Remembers under which boot the store is open.

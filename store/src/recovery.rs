@@ -92,23 +92,35 @@ pub(crate) fn choose(snapshot: Option<Position>, sled: Option<Position>, found: 
 }
 
 /// Opens both copies, decides, and makes them alike. Without a node, whosever it is; then none is made.
-pub(crate) fn open(places: &Places, node: Option<&str>) -> Result<Opened, OpenError> {
+pub(crate) fn open(places: &Places, node: Option<&str>, boot_id: &str) -> Result<Opened, OpenError> {
     let mut recovery = Recovery::default();
     take_back_replaced(places)?;
     remove(&places.unfinished())?;
     let journal = places.journal();
     let mut new = false;
+    // sled is made anew although nothing was wrong.
+    let mut is_expected = false;
     // Each round either ends here or has changed what the next one finds: made, upgraded or rewritten.
     for _ in 0..4 {
         let found = journal.scan().map_err(scan_error)?;
-        let sled = sled_dir::open(places.sled())?;
+        let sled = match found.is_whole() && sled_dir::went_down(places.sled(), boot_id) {
+            true => {
+                tracing::info!("the machine went down: sled is made anew from the journal");
+                at("remove", places.sled(), |path| fs::remove_dir_all(path))?;
+                is_expected = true;
+                SledCopy::Absent
+            }
+            false => sled_dir::open(places.sled(), boot_id)?,
+        };
         if matches!(sled, SledCopy::Absent) && !journal.is_there() {
             let Some(node) = node else { return Err(corrupt(places, "there is none".to_owned())) };
             create(&journal, places, node)?;
-            new = true;
+            (new, is_expected) = (true, true);
             continue;
         }
-        if let Some(opened) = (Round { places, node, found, recovery: &mut recovery, new }).open(sled)? {
+        if let Some(opened) =
+            (Round { places, node, boot_id, found, recovery: &mut recovery, new, is_expected }).open(sled)?
+        {
             remove(&places.replaced())?;
             return Ok(Opened { recovery, ..opened });
         }
@@ -181,9 +193,11 @@ pub(crate) fn make_journal_dir(journal: &JournalDir, places: &Places) -> Result<
 struct Round<'a> {
     places: &'a Places,
     node: Option<&'a str>,
+    boot_id: &'a str,
     found: Found,
     recovery: &'a mut Recovery,
     new: bool,
+    is_expected: bool,
 }
 
 impl Round<'_> {
@@ -379,10 +393,10 @@ impl Round<'_> {
     fn make_sled(&mut self, base: Position) -> Result<(), OpenError> {
         let Some((_, path)) = &self.found.snapshot else { return Ok(()) };
         let unfinished = self.places.unfinished();
-        if !self.new {
+        if !self.is_expected {
             self.recovery.mended.push(format!("sled was made anew from the journal ({})", path.display()));
         }
-        let sled = sled_dir::create(&unfinished)?;
+        let sled = sled_dir::create(&unfinished, self.boot_id)?;
         let filled = fill(&sled.trees, path, base);
         if let Err(reason) = filled {
             sled_dir::close(sled);

@@ -14,8 +14,8 @@ use crate::codec::{self, MetaText, RECORD_LIMIT};
 use crate::dump;
 use crate::journal::JournalDir;
 use crate::journal::snapshot::SnapshotWriter;
-use crate::live::{RawRecord, Size};
-use crate::open::{FORMAT_VERSION, Held, OpenError, at, lock, meta_value, open_as_it_is};
+use crate::live::{Live, RawRecord, Size};
+use crate::open::{FORMAT_VERSION, Held, OpenError, at, close, lock, meta_value, open_as_it_is};
 use crate::places::Places;
 use crate::position::{Digest, Epoch, Position};
 use crate::recovery;
@@ -92,7 +92,7 @@ pub enum RestoreError {
     #[error("the dump contradicts itself: {first}{}; --force takes it all the same", if *more > 0 { format!(", and {more} more") } else { String::new() })]
     Contradiction {
         /// The first contradiction.
-        first: Violation,
+        first: Box<Violation>,
         /// How many more there are.
         more: usize,
     },
@@ -186,13 +186,13 @@ fn read(
         digest.add(record.tree, &record.key, &record.value);
         checker.take(&record);
         each(record)?;
-        if lines.number % 10_000 == 0 {
+        if lines.number.is_multiple_of(10_000) {
             progress(lines.number);
         }
     }
     let violations = checker.finish();
     if let (false, Some((first, more))) = (options.force, violations.split_first()) {
-        return Err(RestoreError::Contradiction { first: first.clone(), more: more.len() });
+        return Err(RestoreError::Contradiction { first: Box::new(first.clone()), more: more.len() });
     }
     Ok(Verified { header, size, digest, violations })
 }
@@ -347,6 +347,7 @@ struct Replacing {
     places: Places,
     journal: JournalDir,
     epoch: Epoch,
+    boot_id: String,
     /// What is there now and will be needless.
     old: Vec<PathBuf>,
     _lock: Held,
@@ -364,16 +365,20 @@ impl Replacing {
         let journal = places.journal();
         let found = journal.scan().map_err(recovery::scan_error)?;
         let mut newest = found.newest_epoch_number();
+        let boot_id = at("read the boot ID for", places.sled(), |_| sled_dir::boot_id())?;
         // A sled whose journal was lost may be of a later epoch than any file tells.
-        if let SledCopy::Open(sled) = sled_dir::open(places.sled())? {
+        let sled = match newest {
+            0 => sled_dir::open(places.sled(), &boot_id)?,
+            _ => SledCopy::Absent,
+        };
+        if let SledCopy::Open(sled) = sled {
             let position = sled.trees.tree(TreeName::Meta).get(META_POSITION).ok().flatten();
-            newest =
-                newest.max(position.and_then(|bytes| Position::from_bytes(&bytes)).map_or(0, |at| at.epoch.number));
+            newest = position.and_then(|bytes| Position::from_bytes(&bytes)).map_or(0, |at| at.epoch.number);
             sled_dir::close(sled);
         }
         let epoch = at("begin an epoch in", journal.path(), |_| Epoch { number: newest, salt: 0 }.next())?;
         recovery::make_journal_dir(&journal, &places)?;
-        Ok(Self { places, journal, epoch, old: found.files, _lock: lock })
+        Ok(Self { places, journal, epoch, boot_id, old: found.files, _lock: lock })
     }
 
     /// Where the records go.
@@ -405,7 +410,8 @@ impl Replacing {
         }
         at("publish a snapshot in", self.journal.path(), |_| writer.publish(digest))?;
         // From here on the new state counts, whatever happens.
-        recovery::open(&self.places, None).map(|opened| sled_dir::close(opened.sled))?;
+        let opened = recovery::open(&self.places, None, &self.boot_id)?;
+        close(&Live::new(opened.sled, opened.position, opened.size), &self.places);
         for path in &self.old {
             at("remove", path, |path| fs::remove_file(path))?;
         }

@@ -67,7 +67,8 @@ fn read_sled(
     records: &mut BTreeMap<Place, Vec<u8>>,
     damaged: &mut Vec<String>,
 ) -> Result<(), OpenError> {
-    let sled = match sled_dir::open(places.sled())? {
+    let boot_id = at("read the boot ID for", places.sled(), |_| sled_dir::boot_id())?;
+    let sled = match sled_dir::open(places.sled(), &boot_id)? {
         SledCopy::Open(sled) => sled,
         // Why has been said by who found the store damaged.
         SledCopy::Absent | SledCopy::Refused(_) => return Ok(()),

@@ -29,6 +29,43 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What sled writes into a snapshot's name until it is complete.
 const GENERATING: &str = ".generating";
 
+/// Our file in sled's directory while sled is open: the boot under which it is.
+const IN_USE: &str = "in-use";
+
+/// Whether the machine went down while sled was open: it was left in use under another boot than this one.
+///
+/// Opening, sled zeroes segments that it has freed before the rename of the snapshot which frees them is durable: a power
+/// cut just then leaves a sled that opens with old data, or not at all, or panics. The journal knows no such instant.
+pub(crate) fn went_down(dir: &Path, boot_id: &str) -> bool {
+    // A mark that cannot be read is one that a crash has torn.
+    match fs::read(dir.join(IN_USE)) {
+        Ok(boot) => boot != boot_id.as_bytes(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Marks sled as in use, durably, before it is opened.
+fn mark(dir: &Path, boot_id: &str) -> Result<(), OpenError> {
+    let path = dir.join(IN_USE);
+    if fs::read(&path).is_ok_and(|boot| boot == boot_id.as_bytes()) {
+        return Ok(());
+    }
+    at("write", &path, |path| fs::write(path, boot_id))?;
+    sync_path(&path)?;
+    sync_path(dir)
+}
+
+/// Takes the mark away from a sled that was closed and holds everything durably.
+pub(crate) fn unmark(dir: &Path) -> io::Result<()> {
+    fs::remove_file(dir.join(IN_USE))?;
+    File::open(dir)?.sync_all()
+}
+
+/// The boot ID of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+}
+
 /// What is to be found where sled should be.
 pub(crate) enum SledCopy {
     /// Nothing: no directory, or an empty one.
@@ -40,7 +77,7 @@ pub(crate) enum SledCopy {
 }
 
 /// Opens the sled in a directory, if there is one.
-pub(crate) fn open(dir: &Path) -> Result<SledCopy, OpenError> {
+pub(crate) fn open(dir: &Path, boot_id: &str) -> Result<SledCopy, OpenError> {
     if is_absent(dir)? {
         return Ok(SledCopy::Absent);
     }
@@ -49,6 +86,7 @@ pub(crate) fn open(dir: &Path) -> Result<SledCopy, OpenError> {
             return Ok(SledCopy::Refused(format!("there is no file {file} in {}", dir.display())));
         }
     }
+    mark(dir, boot_id)?;
     settle_snapshots(dir)?;
     match start(dir) {
         Ok(sled) => Ok(SledCopy::Open(sled)),
@@ -58,8 +96,9 @@ pub(crate) fn open(dir: &Path) -> Result<SledCopy, OpenError> {
 }
 
 /// Makes an empty sled in a directory that must not be there yet.
-pub(crate) fn create(dir: &Path) -> Result<OpenSled, OpenError> {
+pub(crate) fn create(dir: &Path, boot_id: &str) -> Result<OpenSled, OpenError> {
     at("create", dir, |dir| DirBuilder::new().mode(0o700).create(dir))?;
+    mark(dir, boot_id)?;
     start(dir)
 }
 

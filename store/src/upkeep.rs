@@ -100,10 +100,11 @@ impl Upkeep {
         wanted: Arc<Wanted>,
         live: Arc<Live>,
         places: Places,
+        boot_id: String,
         limits: Limits,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let work = Work { wanted: wanted.clone(), live, places, limits, counters };
+        let work = Work { wanted: wanted.clone(), live, places, boot_id, limits, counters };
         let thread = std::thread::Builder::new().name("store-upkeep".to_owned()).spawn(move || work.serve())?;
         Ok(Self { wanted, thread: Some(thread) })
     }
@@ -122,6 +123,7 @@ struct Work {
     wanted: Arc<Wanted>,
     live: Arc<Live>,
     places: Places,
+    boot_id: String,
     limits: Limits,
     counters: Arc<Counters>,
 }
@@ -182,7 +184,7 @@ impl Work {
         if !self.live.sled_bytes().is_some_and(|bytes| self.limits.renews_sled(bytes, content)) {
             return;
         }
-        match compaction::compact(&self.live, &self.places, || self.wanted.is_closing()) {
+        match compaction::compact(&self.live, &self.places, &self.boot_id, || self.wanted.is_closing()) {
             Ok(()) => Counters::add(&self.counters.compactions, 1),
             Err(CompactionError::Closing) => {}
             // The old one goes on; the next flush tries again.

@@ -127,8 +127,8 @@ impl Ledger {
         let mut faults: Vec<String> = store.recovery().sentences();
         faults.extend(snapshot.unreadable.iter().map(unusable));
         if let Err(error) = store.quarantine(&snapshot, SystemTime::now()) {
-            let path = store.quarantine_path().display();
-            faults.push(format!("records that cannot be used are not kept in {path}: {error}"));
+            let path = store.quarantine_path();
+            faults.push(format!("records that cannot be used are not kept in {}: {error}", path.display()));
         }
         let (snapshot, contradictions) = mended(&store, snapshot)?;
         faults.extend(contradictions);

@@ -87,7 +87,7 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         // The zeros ahead are only worth anything to a writer; who finds them reads zeros.
-        if self.at < self.filled && self.at % PAGE as u64 == 0 {
+        if self.at < self.filled && self.at.is_multiple_of(PAGE as u64) {
             let _ = self.file.set_len(self.at);
         }
     }

@@ -119,6 +119,13 @@ impl Found {
         following
     }
 
+    /// Whether it has a snapshot, all that was logged since can be followed from it, and no damage was found.
+    pub(crate) fn is_whole(&self) -> bool {
+        let Some((snapshot, _)) = self.snapshot else { return false };
+        let reach = snapshot.number + self.following(snapshot).len() as u64;
+        self.damage.is_empty() && self.highest(snapshot.epoch).is_none_or(|highest| highest <= reach)
+    }
+
     /// The highest number of an epoch that a group in a log has, whether or not it can be reached.
     pub(crate) fn highest(&self, epoch: Epoch) -> Option<u64> {
         self.groups.get(&epoch)?.last_key_value().map(|(number, _)| *number)

@@ -7,5 +7,6 @@ mod dumping;
 mod durable;
 mod kill;
 mod opening;
+mod power_cut;
 mod sample;
 mod traffic;
