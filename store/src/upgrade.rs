@@ -127,3 +127,7 @@ fn line_from_0(mut line: RecordLine) -> Result<RecordLine, String> {
     }
     Ok(line)
 }
+
+#[cfg(test)]
+#[path = "upgrade_tests.rs"]
+mod tests;
