@@ -5,6 +5,7 @@
 mod damage;
 mod dumping;
 mod durable;
+mod invariants;
 mod kill;
 mod opening;
 mod power_cut;
