@@ -192,15 +192,15 @@ impl Disk {
             return Ok(answers);
         }
         let before = self.live.position();
-        let bytes = self.writer.append(before, &effect).map_err(|error| match error {
+        let frame = self.writer.append(before, &effect).map_err(|error| match error {
             AppendError::NoRoom(source) => Failure::NoRoom(source.to_string()),
             AppendError::Unknown(action, source) => Failure::Unknown(format!("{action}: {source}")),
         })?;
         let after = after(before, &effect);
-        self.live.follow(effect, after).map_err(Failure::Unknown)?;
+        self.live.follow(effect, &frame, after).map_err(Failure::Unknown)?;
         Counters::add(&self.counters.commits, 1);
         Counters::add(&self.counters.syncs, 1);
-        Counters::add(&self.counters.bytes, bytes);
+        Counters::add(&self.counters.bytes, frame.len() as u64);
         self.writer.committed(&self.live);
         Ok(answers)
     }

@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use crate::live::{Effect, Live, OpenSled, View};
+use crate::live::{Live, OpenSled, View, note_position};
 use crate::open::{OpenError, at};
 use crate::places::Places;
 use crate::sled_dir::{self, sync_path};
@@ -59,7 +59,7 @@ fn make(live: &std::sync::Arc<Live>, successor: &OpenSled, stop: impl Fn() -> bo
     let position = view.position();
     fill(&successor.trees, view, &stop)?;
     let failed = |error: sled::Error| CompactionError::Failed(error.to_string());
-    crate::live::write(&successor.trees, &Effect::new(), position).map_err(failed)?;
+    note_position(&successor.trees, position).map_err(failed)?;
     // Each round takes less time than the one before, unless commits come faster than they can be followed.
     for _ in 0..64 {
         if stop() {

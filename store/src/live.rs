@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sled::IVec;
 use sled::transaction::{TransactionError, Transactional, TransactionalTree, UnabortableTransactionError};
 
+use crate::journal::frame::{self, Mark, Write};
 use crate::position::{Digest, Position};
 use crate::snapshot::ReadError;
 use crate::trees::{self, META_POSITION, TreeName, Trees};
@@ -168,7 +169,7 @@ impl Live {
             None => return Err("too much was committed meanwhile".to_owned()),
         };
         for (effect, after) in &groups {
-            write(&successor.trees, effect, *after).map_err(|error| error.to_string())?;
+            follow_in(successor, effect, *after).map_err(|error| error.to_string())?;
         }
         Ok(groups.len())
     }
@@ -180,7 +181,7 @@ impl Live {
             return Err((successor, "too much was committed meanwhile".to_owned()));
         };
         for (effect, after) in &since.groups {
-            if let Err(error) = write(&successor.trees, effect, *after) {
+            if let Err(error) = follow_in(&successor, effect, *after) {
                 return Err((successor, error.to_string()));
             }
         }
@@ -199,11 +200,11 @@ impl Live {
     }
 
     /// Lets the state follow a group that is durable in the journal.
-    pub(crate) fn follow(&self, effect: Effect, after: Position) -> Result<(), String> {
+    pub(crate) fn follow(&self, effect: Effect, frame: &[u8], after: Position) -> Result<(), String> {
         let mut state = self.lock();
         let State { sled, position, size, undo, since, .. } = &mut *state;
         let Some(sled) = sled else { return Err("the store is closed".to_owned()) };
-        write(&sled.trees, &effect, after).map_err(|error| format!("transaction: {error}"))?;
+        write(&sled.trees, &effect, frame, after).map_err(|error| format!("sled: {error}"))?;
         *position = after;
         if let Some(kept) = since {
             kept.bytes +=
@@ -248,8 +249,64 @@ impl Live {
     }
 }
 
-/// Writes a group's effect and the new position in one transaction.
-pub(crate) fn write(trees: &Trees, effect: &Effect, after: Position) -> Result<(), sled::Error> {
+fn follow_in(successor: &OpenSled, effect: &Effect, after: Position) -> Result<(), sled::Error> {
+    write(&successor.trees, effect, &frame_of(after.digest, after, effect), after)
+}
+
+/// The longest frame that sled keeps as its position, in bytes: far below what a record may have.
+const POSITION_LIMIT: usize = 16 << 10;
+
+/// Writes a group's effect and the new position. `frame` is the group's frame, as the journal has it.
+///
+/// The position is the frame itself, written before its effect: whatever part of the effect a crash lets sled keep,
+/// [`stand`] completes it. A transaction over trees does the same at twice the price of the whole commit, as sled seals its
+/// buffer for each; only a group whose frame is too long for a record pays that.
+pub(crate) fn write(trees: &Trees, effect: &Effect, frame: &[u8], after: Position) -> Result<(), sled::Error> {
+    if frame.len() > POSITION_LIMIT {
+        return write_at_once(trees, effect, after);
+    }
+    trees.tree(TreeName::Meta).insert(META_POSITION, frame)?;
+    for ((tree, key), touched) in effect {
+        let tree = trees.tree(*tree);
+        match &touched.new {
+            Some(value) => tree.insert(key.as_slice(), value.as_slice())?,
+            None => tree.remove(key.as_slice())?,
+        };
+    }
+    Ok(())
+}
+
+/// The frame of a group.
+pub(crate) fn frame_of(before: Digest, after: Position, effect: &Effect) -> Vec<u8> {
+    let writes = effect.iter().map(|((tree, key), to)| Write { tree: *tree, key, value: to.new.as_deref() });
+    frame::encode(&Mark { before, after }, writes)
+}
+
+/// Notes where sled stands, when it holds just that.
+pub(crate) fn note_position(trees: &Trees, position: Position) -> Result<(), sled::Error> {
+    write(trees, &Effect::new(), &frame_of(position.digest, position, &Effect::new()), position)
+}
+
+/// Where sled stands, once the group that it was at is complete. None for a sled from before there was a journal.
+pub(crate) fn stand(trees: &Trees) -> Result<Option<Position>, String> {
+    let text = |error: sled::Error| error.to_string();
+    let Some(bytes) = trees.tree(TreeName::Meta).get(META_POSITION).map_err(text)? else { return Ok(None) };
+    let frame = frame::decode(&bytes).map_err(|error| format!("its position: {error}"))?;
+    for Write { tree, key, value } in frame.writes {
+        let tree = trees.tree(tree);
+        if tree.get(key).map_err(text)?.as_deref() != value {
+            match value {
+                Some(value) => tree.insert(key, value).map_err(text)?,
+                None => tree.remove(key).map_err(text)?,
+            };
+        }
+    }
+    Ok(Some(frame.mark.after))
+}
+
+/// The same in one transaction, with a position that needs no completing.
+fn write_at_once(trees: &Trees, effect: &Effect, after: Position) -> Result<(), sled::Error> {
+    let position = frame_of(after.digest, after, &Effect::new());
     let outcome = trees.as_slice().transaction(|view: &Vec<TransactionalTree>| {
         for ((tree, key), touched) in effect {
             let tree = &view[*tree as usize];
@@ -258,7 +315,7 @@ pub(crate) fn write(trees: &Trees, effect: &Effect, after: Position) -> Result<(
                 None => tree.remove(key.as_slice())?,
             };
         }
-        view[TreeName::Meta as usize].insert(META_POSITION, &after.to_bytes()[..])?;
+        view[TreeName::Meta as usize].insert(META_POSITION, position.as_slice())?;
         Ok::<_, sled::transaction::ConflictableTransactionError<UnabortableTransactionError>>(())
     });
     match outcome {

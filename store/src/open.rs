@@ -207,9 +207,9 @@ fn note_boot(live: &Arc<Live>, writer: &mut JournalWriter, places: &Places, boot
     let old = trees.tree(TreeName::Meta).get(trees::META_BOOT).map_err(|error| failed(error.to_string()))?;
     let effect = Effect::from([(place, Touched { old, new: Some(meta_value(places.sled(), boot_id)?) })]);
     let before = live.position();
-    writer.append(before, &effect).map_err(|error| failed(error.to_string()))?;
+    let frame = writer.append(before, &effect).map_err(|error| failed(error.to_string()))?;
     let after = crate::commit::after(before, &effect);
-    live.follow(effect, after).map_err(failed)?;
+    live.follow(effect, &frame, after).map_err(failed)?;
     writer.committed(live);
     Ok(())
 }

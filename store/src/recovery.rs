@@ -22,7 +22,7 @@ use crate::open::{FORMAT_VERSION, OpenError, at, meta_value, read_meta};
 use crate::places::Places;
 use crate::position::{Epoch, Position};
 use crate::sled_dir::{self, SledCopy, sync_path};
-use crate::trees::{self, META_POSITION, TreeName, Trees};
+use crate::trees::{self, TreeName, Trees};
 use crate::upgrade;
 use crate::upkeep::write_snapshot;
 
@@ -239,24 +239,23 @@ impl Round<'_> {
         snapshot: Option<Position>,
     ) -> Result<(Option<(OpenSled, Position)>, Size), OpenError> {
         let dir = self.places.sled();
+        let stand = live::stand(&sled.trees);
         let about = read_about(dir, &sled.trees);
         let summed = live::add_up(&sled.trees);
-        let reason = match (about, summed) {
-            (Ok(about), Ok((digest, size))) => {
+        let reason = match (stand, about, summed) {
+            (Ok(stand), Ok(about), Ok((digest, size))) => {
                 about.check(dir, self.node)?;
-                let stored = sled.trees.tree(TreeName::Meta).get(META_POSITION);
-                match stored.map(|value| value.map(|value| Position::from_bytes(&value))) {
+                match stand {
                     // From before there was a journal: it stands by itself.
-                    Ok(None) => return Ok((Some((sled, Position { digest, ..Position::NOTHING })), size)),
-                    Ok(Some(Some(position))) if position.digest == digest => return Ok((Some((sled, position)), size)),
-                    Ok(Some(Some(position))) => format!("its records do not add up to what they were at {position}"),
-                    Ok(Some(None)) => "its position is damaged".to_owned(),
-                    Err(error) => error.to_string(),
+                    None => return Ok((Some((sled, Position { digest, ..Position::NOTHING })), size)),
+                    Some(position) if position.digest == digest => return Ok((Some((sled, position)), size)),
+                    Some(position) => format!("its records do not add up to what they were at {position}"),
                 }
             }
-            (Err(refused @ OpenError::Io { .. }), _) => return Err(refused),
-            (Err(error), _) => error.to_string(),
-            (_, Err(error)) => error.to_string(),
+            (_, Err(refused @ OpenError::Io { .. }), _) => return Err(refused),
+            (Err(reason), ..) => reason,
+            (_, Err(error), _) => error.to_string(),
+            (_, _, Err(error)) => error.to_string(),
         };
         self.sled_is_damaged(Some(sled), &reason, snapshot.is_some())?;
         Ok((None, Size::default()))
@@ -357,8 +356,7 @@ impl Round<'_> {
         written.map_err(|error| corrupt(self.places, error.to_string()))?;
         if let Some(sled) = sled {
             // Only now: a sled ahead of the journal's epoch would hide what went wrong.
-            live::write(&sled.trees, &Effect::new(), position)
-                .map_err(|error| corrupt(self.places, error.to_string()))?;
+            live::note_position(&sled.trees, position).map_err(|error| corrupt(self.places, error.to_string()))?;
             sled.make_durable().map_err(|reason| corrupt(self.places, reason))?;
             sled_dir::close(sled);
         }
@@ -435,7 +433,7 @@ fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), String> {
     if position != base || digest != base.digest {
         return Err("its records do not add up to what it says".to_owned());
     }
-    live::write(trees, &Effect::new(), base).map_err(|error| error.to_string())
+    live::note_position(trees, base).map_err(|error| error.to_string())
 }
 
 /// Applies a group of the journal to sled.
@@ -452,8 +450,10 @@ fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &m
         let new = write.value.map(<[u8]>::to_vec);
         effect.insert((write.tree, write.key.to_vec()), Touched { old, new });
     }
-    *position = crate::commit::after(*position, &effect);
-    live::write(trees, &effect, *position).map_err(|error| error.to_string())
+    let after = crate::commit::after(*position, &effect);
+    let frame = live::frame_of(position.digest, after, &effect);
+    *position = after;
+    live::write(trees, &effect, &frame, after).map_err(|error| error.to_string())
 }
 
 /// What a sled says of itself.

@@ -14,14 +14,14 @@ use crate::codec::{self, MetaText, RECORD_LIMIT};
 use crate::dump;
 use crate::journal::JournalDir;
 use crate::journal::snapshot::SnapshotWriter;
-use crate::live::{Live, RawRecord, Size};
+use crate::live::{self, Live, RawRecord, Size};
 use crate::open::{FORMAT_VERSION, Held, OpenError, at, close, lock, meta_value, open_as_it_is};
 use crate::places::Places;
 use crate::position::{Digest, Epoch, Position};
 use crate::recovery;
 use crate::sled_dir::{self, SledCopy, make_directories};
 use crate::snapshot::ReadError;
-use crate::trees::{self, META_POSITION, TreeName};
+use crate::trees::{self, TreeName};
 use crate::{text, upgrade};
 
 /// The longest line that is read: a record's bytes as JSON, with room to spare.
@@ -372,8 +372,7 @@ impl Replacing {
             _ => SledCopy::Absent,
         };
         if let SledCopy::Open(sled) = sled {
-            let position = sled.trees.tree(TreeName::Meta).get(META_POSITION).ok().flatten();
-            newest = position.and_then(|bytes| Position::from_bytes(&bytes)).map_or(0, |at| at.epoch.number);
+            newest = live::stand(&sled.trees).ok().flatten().map_or(0, |position| position.epoch.number);
             sled_dir::close(sled);
         }
         let epoch = at("begin an epoch in", journal.path(), |_| Epoch { number: newest, salt: 0 }.next())?;

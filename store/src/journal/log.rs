@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use super::frame::{self, PAGE};
 
 /// How far ahead the file is filled with zeros, in bytes. A sync of what stands there already need not write the file's
-/// size and extents, which is half of its time.
-const AHEAD: usize = 1 << 20;
+/// size and extents, which is half of its time; the commit that fills pays for those that follow.
+const AHEAD: usize = 256 << 10;
+
+/// A group that misses as much as this is filled for alone: its own bytes take longer than the file's size.
+const LARGE: usize = 64 << 10;
 
 /// The first stretch of zeros: many stores never need more.
 const FIRST: usize = 256 << 10;
@@ -74,7 +77,8 @@ impl LogWriter {
         let end = self.at + bytes.len() as u64;
         if end > self.filled {
             let missing = (end - self.filled) as usize;
-            let filled = self.fill(missing.next_multiple_of(AHEAD)).or_else(|_| self.fill(missing));
+            let wanted = if missing < LARGE { missing.next_multiple_of(AHEAD) } else { missing };
+            let filled = self.fill(wanted).or_else(|_| self.fill(missing));
             filled.map_err(AppendError::NoRoom)?;
         }
         self.file.write_all_at(&bytes, self.at).map_err(|error| AppendError::Unknown("write", error))?;

@@ -5,11 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::JournalDir;
-use super::frame::{self, Mark, Write};
 use super::log::{AppendError, LogWriter, SyncDisk};
 use crate::commit;
 use crate::limits::Limits;
-use crate::live::{Effect, Live};
+use crate::live::{self, Effect, Live};
 use crate::position::Position;
 use crate::upkeep::Wanted;
 
@@ -56,14 +55,11 @@ impl JournalWriter {
         &self.upkeep
     }
 
-    /// Writes a group behind `before` and makes it durable. Returns the bytes of its frame.
-    pub(crate) fn append(&mut self, before: Position, effect: &Effect) -> Result<u64, AppendError> {
-        let mark = Mark { before: before.digest, after: commit::after(before, effect) };
-        let writes =
-            effect.iter().map(|((tree, key), touched)| Write { tree: *tree, key, value: touched.new.as_deref() });
-        let frame = frame::encode(&mark, writes);
+    /// Writes a group behind `before` and makes it durable. Returns its frame.
+    pub(crate) fn append(&mut self, before: Position, effect: &Effect) -> Result<Vec<u8>, AppendError> {
+        let frame = live::frame_of(before.digest, commit::after(before, effect), effect);
         self.log.append(&frame)?;
-        Ok(frame.len() as u64)
+        Ok(frame)
     }
 
     /// Sees to what a group that was committed leaves to do: the upkeep lets sled flush it, and when the logs have grown it
