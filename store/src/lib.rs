@@ -66,7 +66,7 @@ pub struct Store {
     meta: Meta,
     recovery: Recovery,
     /// Released last.
-    _lock: Held,
+    lock: Arc<Held>,
 }
 
 impl Store {
@@ -86,11 +86,19 @@ impl Store {
         let failed = |action| move |source| OpenError::Io { action, path: dir.to_owned(), source };
         let wanted = writer.upkeep().clone();
         let queue = wanted.queue();
-        let upkeep = Upkeep::start(wanted, live.clone(), places.clone(), boot_id.to_owned(), limits, counters.clone());
+        let upkeep = Upkeep::start(
+            wanted,
+            live.clone(),
+            places.clone(),
+            boot_id.to_owned(),
+            limits,
+            lock.clone(),
+            counters.clone(),
+        );
         let upkeep = Some(upkeep.map_err(failed("start the upkeep of"))?);
         let committer = Committer::start(live.clone(), writer, counters.clone());
         let committer = Some(committer.map_err(failed("start the committer of"))?);
-        Ok(Self { committer, upkeep, queue, live, counters, places, meta, recovery, _lock: lock })
+        Ok(Self { committer, upkeep, queue, live, counters, places, meta, recovery, lock })
     }
 
     /// Commits a change and returns at once; `done` hears when it is durable, or why it is not in the store.
@@ -185,6 +193,8 @@ impl Drop for Store {
     fn drop(&mut self) {
         drop(self.committer.take());
         drop(self.upkeep.take());
+        // For the witness alone: whatever it does not say is in the journal.
+        let _ = self.lock.note(Some(self.live.position()));
         open::close(&self.live, &self.places);
     }
 }

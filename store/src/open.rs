@@ -5,7 +5,8 @@
 //! is right; the other is written anew from it. Which it is, is decided in [`recovery`](crate::recovery).
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +15,12 @@ use crate::journal::writer::{JournalWriter, LOGS, fdatasync};
 use crate::limits::Limits;
 use crate::live::{Effect, Live, Touched};
 use crate::places::Places;
+use crate::position::Position;
 use crate::queue::Queue;
 use crate::recovery::{self, Opened, Recovery};
 use crate::sled_dir::{self, make_directories, patiently};
 use crate::trees::{self, TreeName, Trees};
-use crate::upkeep::Wanted;
+use crate::upkeep::{self, Wanted};
 
 /// The version of the trees, keys and of what their records mean together.
 pub const FORMAT_VERSION: u32 = 1;
@@ -106,9 +108,28 @@ pub struct Meta {
 }
 
 /// The lock of a store: whoever holds it may change what is on disk.
+///
+/// Its file also says how far the store has come, as a third witness: where one copy is gone, nothing else tells whether
+/// the other one has lost its end. It is never synced; when it is not as it was written, it says too little or nothing.
 #[derive(Debug)]
 pub(crate) struct Held {
-    _file: File,
+    file: File,
+    /// How far the store had come by what was said when the lock was taken.
+    pub(crate) reached: Option<Position>,
+}
+
+impl Held {
+    /// Says who holds the lock, and that the store has come this far: the journal has it durably.
+    pub(crate) fn note(&self, position: Option<Position>) -> io::Result<()> {
+        let position = position.map(|position| hex::encode(position.to_bytes())).unwrap_or_default();
+        let text = format!("{}\n{position}", std::process::id());
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)
+    }
+}
+
+fn reached(text: &str) -> Option<Position> {
+    Position::from_bytes(&hex::decode(text.lines().nth(1)?).ok()?)
 }
 
 /// Everything that an open store is made of.
@@ -118,7 +139,7 @@ pub(crate) struct Parts {
     pub(crate) places: Places,
     pub(crate) meta: Meta,
     pub(crate) recovery: Recovery,
-    pub(crate) lock: Held,
+    pub(crate) lock: Arc<Held>,
 }
 
 /// Opens the store in `dir`, making it if there is none.
@@ -126,7 +147,8 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
     let places = at("resolve", dir, Places::new)?;
     make_directories(places.parent())?;
     let lock = lock(&places)?;
-    let Opened { sled, position, size, found, new, recovery } = recovery::open(&places, Some(node), boot_id)?;
+    let Opened { sled, position, size, found, new, recovery } =
+        recovery::open(&places, Some(node), boot_id, lock.reached)?;
     let previous_boot_id = read_meta(places.sled(), &sled.trees, trees::META_BOOT)?;
     let live = Live::new(sled, position, size);
     let wanted = Wanted::new(Arc::new(Queue::default()));
@@ -138,16 +160,30 @@ pub(crate) fn open(dir: &Path, node: &str, boot_id: &str, limits: Limits) -> Res
     if previous_boot_id != boot_id {
         note_boot(&live, &mut writer, &places, boot_id)?;
     }
-    if logs > LOGS || found.single_copies {
+    // A damaged place is repaired before anybody is told that it was; a group torn by a crash has time.
+    let renewed = found.single_copies && !recovery.is_empty() && renew_now(&places, &live, &writer);
+    if (logs > LOGS || found.single_copies) && !renewed {
         writer.renew(&live);
     }
+    at("write", &places.lock(), |_| lock.note(Some(live.position())))?;
     let meta = Meta {
         format_version: FORMAT_VERSION,
         node: node.to_owned(),
         boot_id: boot_id.to_owned(),
         previous_boot_id: (!new).then_some(previous_boot_id),
     };
-    Ok(Parts { live, writer, places, meta, recovery, lock })
+    Ok(Parts { live, writer, places, meta, recovery, lock: Arc::new(lock) })
+}
+
+/// Replaces the damaged logs by a snapshot at once; false when that failed, so that the upkeep is to try it.
+fn renew_now(places: &Places, live: &Arc<Live>, writer: &JournalWriter) -> bool {
+    let mut view = live.view();
+    let written = upkeep::write_snapshot(&places.journal(), &mut view, || false)
+        .and_then(|()| Ok(upkeep::remove_superseded(&places.journal(), &view, writer.log_path())?));
+    if let Err(error) = &written {
+        tracing::warn!(%error, "cannot replace the store's damaged logs by a snapshot");
+    }
+    written.is_ok()
 }
 
 /// A store that was opened to be read, whosever it is; dropping it closes it.
@@ -191,7 +227,7 @@ pub(crate) fn open_as_it_is(dir: &Path) -> Result<Still, OpenError> {
     }
     let lock = lock(&places)?;
     let boot_id = at("read the boot ID for", dir, |_| sled_dir::boot_id())?;
-    let Opened { sled, position, size, recovery, .. } = recovery::open(&places, None, &boot_id)?;
+    let Opened { sled, position, size, recovery, .. } = recovery::open(&places, None, &boot_id, lock.reached)?;
     Ok(Still { places, live: Live::new(sled, position, size), recovery, lock: Some(lock) })
 }
 
@@ -235,19 +271,19 @@ pub(crate) fn read_meta(dir: &Path, trees: &Trees, key: &[u8]) -> Result<String,
 
 /// Takes the lock file beside the store, and leaves in it who we are.
 pub(crate) fn lock(places: &Places) -> Result<Held, OpenError> {
-    patiently(|| try_lock(places.sled(), &places.lock())).map(|file| Held { _file: file })
+    patiently(|| try_lock(places.sled(), &places.lock()))
 }
 
-fn try_lock(dir: &Path, path: &Path) -> Result<File, OpenError> {
-    let mut file =
-        at("open", path, |path| File::options().read(true).write(true).create(true).truncate(false).open(path))?;
-    match file.try_lock() {
+fn try_lock(dir: &Path, path: &Path) -> Result<Held, OpenError> {
+    let file = at("open", path, |path| File::options().read(true).write(true).create(true).truncate(false).open(path))?;
+    let locked = file.try_lock();
+    let mut text = String::new();
+    // Who has it, and how far it has come: unreadable, it is no witness, and makes no difference otherwise.
+    let _ = (&file).take(128).read_to_string(&mut text);
+    match locked {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Only for the text: an unreadable name makes no difference to the refusal.
-            let _ = file.take(32).read_to_string(&mut holder);
-            let holder = match holder.trim().parse::<u32>() {
+            let holder = match text.lines().next().unwrap_or_default().parse::<u32>() {
                 Ok(pid) => format!("process {pid}"),
                 Err(_) => "another process".to_owned(),
             };
@@ -257,8 +293,9 @@ fn try_lock(dir: &Path, path: &Path) -> Result<File, OpenError> {
             return Err(OpenError::Io { action: "lock", path: path.to_owned(), source });
         }
     }
-    at("write", path, |_| file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())))?;
-    Ok(file)
+    let held = Held { file, reached: reached(&text) };
+    at("write", path, |_| held.note(held.reached))?;
+    Ok(held)
 }
 
 pub(crate) fn at<T>(

@@ -74,6 +74,31 @@ pub(crate) struct Position {
 impl Position {
     /// Before anything was ever written.
     pub(crate) const NOTHING: Self = Self { epoch: Epoch { number: 0, salt: 0 }, number: 0, digest: Digest(0) };
+
+    /// As bytes of fixed length, for sled's own record of it.
+    pub(crate) fn to_bytes(self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        bytes[0..4].copy_from_slice(&self.epoch.number.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.epoch.salt.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.digest.0.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..24]);
+        bytes[24..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) gave; None for anything else.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (content, crc) = bytes.split_last_chunk::<4>()?;
+        let (&[n0, n1, n2, n3, s0, s1, s2, s3], rest) = content.split_first_chunk::<8>()?;
+        let (number, digest) = rest.split_first_chunk::<8>()?;
+        let digest = u64::from_le_bytes(digest.try_into().ok()?);
+        (crc32fast::hash(content) == u32::from_le_bytes(*crc)).then_some(Self {
+            epoch: Epoch { number: u32::from_le_bytes([n0, n1, n2, n3]), salt: u32::from_le_bytes([s0, s1, s2, s3]) },
+            number: u64::from_le_bytes(*number),
+            digest: Digest(digest),
+        })
+    }
 }
 
 impl fmt::Display for Position {
@@ -89,6 +114,24 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn positions_survive_their_bytes_and_no_flipped_bit_passes(number: u64, digest: u64, epoch: (u32, u32), bit in 0..28 * 8_usize) {
+            let position = Position {
+                epoch: Epoch { number: epoch.0, salt: epoch.1 },
+                number,
+                digest: Digest(digest),
+            };
+            let mut bytes = position.to_bytes();
+            prop_assert_eq!(Position::from_bytes(&bytes), Some(position));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Position::from_bytes(&bytes), None);
+        }
+
+        #[test]
+        fn garbage_is_no_position(bytes: Vec<u8>) {
+            prop_assert_eq!(Position::from_bytes(&bytes), None);
+        }
+
         #[test]
         fn the_digest_knows_no_order_and_forgets_what_is_taken_away(
             records: Vec<(Vec<u8>, Vec<u8>)>,

@@ -24,7 +24,7 @@ use crate::position::{Epoch, Position};
 use crate::sled_dir::{self, SledCopy, sync_path};
 use crate::trees::{self, TreeName, Trees};
 use crate::upgrade;
-use crate::upkeep::write_snapshot;
+use crate::upkeep::{SnapshotFailure, write_snapshot};
 
 /// What opening had to mend; all empty when both copies were whole and alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,8 +91,14 @@ pub(crate) fn choose(snapshot: Option<Position>, sled: Option<Position>, found: 
         .max_by_key(|&(base, reach)| (base.position().epoch, reach, matches!(base, Base::Sled(_))))
 }
 
-/// Opens both copies, decides, and makes them alike. Without a node, whosever it is; then none is made.
-pub(crate) fn open(places: &Places, node: Option<&str>, boot_id: &str) -> Result<Opened, OpenError> {
+/// Opens both copies, decides, and makes them alike. `reached` is how far the store has come by the note beside it. Without
+/// a node, whosever it is; then none is made.
+pub(crate) fn open(
+    places: &Places,
+    node: Option<&str>,
+    boot_id: &str,
+    reached: Option<Position>,
+) -> Result<Opened, OpenError> {
     let mut recovery = Recovery::default();
     take_back_replaced(places)?;
     remove(&places.unfinished())?;
@@ -103,6 +109,7 @@ pub(crate) fn open(places: &Places, node: Option<&str>, boot_id: &str) -> Result
     // Each round either ends here or has changed what the next one finds: made, upgraded or rewritten.
     for _ in 0..4 {
         let found = journal.scan().map_err(scan_error)?;
+        let kept = found.snapshot.is_none() && keep(places)?;
         let sled = match found.is_whole() && sled_dir::went_down(places.sled(), boot_id) {
             true => {
                 tracing::info!("the machine went down: sled is made anew from the journal");
@@ -114,13 +121,25 @@ pub(crate) fn open(places: &Places, node: Option<&str>, boot_id: &str) -> Result
         };
         if matches!(sled, SledCopy::Absent) && !journal.is_there() {
             let Some(node) = node else { return Err(corrupt(places, "there is none".to_owned())) };
-            create(&journal, places, node)?;
+            if let Some(reached) = reached.filter(|reached| reached.number > 0) {
+                recovery.lost = Some(format!("neither sled nor journal is there, and the store had come to {reached}"));
+            }
+            create(&journal, places, node, reached.map_or(Position::NOTHING.epoch, |reached| reached.epoch))?;
             (new, is_expected) = (true, true);
             continue;
         }
-        if let Some(opened) =
-            (Round { places, node, boot_id, found, recovery: &mut recovery, new, is_expected }).open(sled)?
-        {
+        let round =
+            Round { places, node, boot_id, found, reached, recovery: &mut recovery, new, is_expected }.open(sled);
+        if kept && matches!(round, Err(OpenError::Corrupt { .. })) {
+            put_back(places)?;
+        }
+        let opened = round?;
+        if kept && recovery.lost.is_some() {
+            let aside = at("find a name beside", places.sled(), |_| places.aside())?;
+            at("move aside", &places.replaced(), |path| fs::rename(path, &aside))?;
+            recovery.aside.push(aside);
+        }
+        if let Some(opened) = opened {
             remove(&places.replaced())?;
             return Ok(Opened { recovery, ..opened });
         }
@@ -157,9 +176,29 @@ fn remove(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Copies a sled that no journal stands behind: opening a damaged one, sled cuts off what follows the damage.
+fn keep(places: &Places) -> Result<bool, OpenError> {
+    if !places.sled().join("db").is_file() {
+        return Ok(false);
+    }
+    remove(&places.replaced())?;
+    remove(&places.unfinished())?;
+    sled_dir::copy(places.sled(), &places.unfinished())?;
+    at("keep a copy as", &places.replaced(), |path| fs::rename(places.unfinished(), path))?;
+    Ok(true)
+}
+
+/// Puts a sled that is refused back as it was found.
+fn put_back(places: &Places) -> Result<(), OpenError> {
+    sled_dir::sync_tree(&places.replaced())?;
+    at("put aside", places.sled(), |path| fs::rename(path, places.unfinished()))?;
+    take_back_replaced(places)?;
+    remove(&places.unfinished())
+}
+
 /// Begins a store: the journal's first snapshot, which says whose it is. sled is made from it as from any other.
-fn create(journal: &JournalDir, places: &Places, node: &str) -> Result<(), OpenError> {
-    let epoch = at("begin", journal.path(), |_| Epoch { number: 0, salt: 0 }.next())?;
+fn create(journal: &JournalDir, places: &Places, node: &str, last: Epoch) -> Result<(), OpenError> {
+    let epoch = at("begin", journal.path(), |_| last.next())?;
     let texts = [
         (trees::META_BOOT, String::new()),
         (trees::META_FORMAT, FORMAT_VERSION.to_string()),
@@ -195,6 +234,8 @@ struct Round<'a> {
     node: Option<&'a str>,
     boot_id: &'a str,
     found: Found,
+    /// How far the store has come, by a witness who may know less.
+    reached: Option<Position>,
     recovery: &'a mut Recovery,
     new: bool,
     is_expected: bool,
@@ -279,19 +320,27 @@ impl Round<'_> {
     }
 
     fn say_what_is_lost(&mut self, base: Base, reach: u64, sled: Option<Position>) {
+        if self.new {
+            return;
+        }
         let epoch = base.position().epoch;
+        let noted = self.reached.filter(|noted| noted.epoch == epoch).map(|noted| noted.number);
         let logged = self.found.highest(epoch);
         let followed = sled.filter(|sled| sled.epoch == epoch).map(|sled| sled.number);
-        if let Some(highest) = logged.max(followed).filter(|&highest| highest > reach) {
+        if let Some(highest) = logged.max(followed).max(noted).filter(|&highest| highest > reach) {
             self.recovery.lost = Some(format!(
                 "changes {} to {highest} of epoch {epoch} were acknowledged and are whole in neither sled nor journal",
                 reach + 1
             ));
-        } else if let Some(newest) = self.found.newest_epoch().filter(|&newest| newest > epoch) {
+        } else if let Some(newest) = self.newest_epoch().filter(|&newest| newest > epoch) {
             self.recovery.lost = Some(format!(
                 "what epoch {newest} began with is whole in neither sled nor journal; epoch {epoch} was taken"
             ));
         }
+    }
+
+    fn newest_epoch(&self) -> Option<Epoch> {
+        self.found.newest_epoch().max(self.reached.map(|noted| noted.epoch))
     }
 
     /// Lets a whole sled go on, brought up to what the journal has more.
@@ -306,7 +355,7 @@ impl Round<'_> {
             let bytes = at("read", self.places.journal().path(), |_| self.found.read(group))?;
             let frame = frame::decode(&bytes).map_err(|error| corrupt(self.places, error.to_string()))?;
             replay(&sled.trees, &frame.writes, &mut position, &mut size)
-                .map_err(|error| corrupt(self.places, error))?;
+                .map_err(|error| sled_dir::refused(self.places.sled(), error))?;
         }
         let format = read_about(self.places.sled(), &sled.trees)?.format;
         let journal = self.places.journal();
@@ -347,17 +396,22 @@ impl Round<'_> {
         }
         let old = std::mem::take(&mut self.found.files);
         make_journal_dir(journal, self.places)?;
-        let newest = position.epoch.max(self.found.newest_epoch().unwrap_or(position.epoch));
+        let newest = position.epoch.max(self.newest_epoch().unwrap_or(position.epoch));
         let epoch = at("begin", journal.path(), |_| newest.next())?;
         let position = Position { epoch, ..position };
         let live = Live::new(sled, position, size);
         let written = write_snapshot(journal, &mut live.view(), || false);
         let sled = live.close();
-        written.map_err(|error| corrupt(self.places, error.to_string()))?;
+        written.map_err(|failure| match failure {
+            SnapshotFailure::Io(source) => {
+                OpenError::Io { action: "write a snapshot into", path: journal.path().to_owned(), source }
+            }
+            other => corrupt(self.places, other.to_string()),
+        })?;
         if let Some(sled) = sled {
             // Only now: a sled ahead of the journal's epoch would hide what went wrong.
-            live::note_position(&sled.trees, position).map_err(|error| corrupt(self.places, error.to_string()))?;
-            sled.make_durable().map_err(|reason| corrupt(self.places, reason))?;
+            live::note_position(&sled.trees, position).map_err(|error| sled_dir::refused(self.places.sled(), error))?;
+            sled_dir::flush(self.places.sled(), &sled)?;
             sled_dir::close(sled);
         }
         if !old.is_empty() {
@@ -396,9 +450,12 @@ impl Round<'_> {
         }
         let sled = sled_dir::create(&unfinished, self.boot_id)?;
         let filled = fill(&sled.trees, path, base);
-        if let Err(reason) = filled {
+        if let Err(error) = filled {
             sled_dir::close(sled);
-            return Err(corrupt(self.places, format!("{}: {reason}", path.display())));
+            return Err(match error {
+                FillError::Sled(error) => sled_dir::refused(&unfinished, error),
+                error => corrupt(self.places, format!("{}: {error}", path.display())),
+            });
         }
         sled_dir::settle(&unfinished, &sled)?;
         sled_dir::close(sled);
@@ -411,16 +468,20 @@ impl Round<'_> {
     }
 }
 
+/// Why a snapshot's records are not in a new sled.
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("its records do not add up to what it says")]
+    Digest,
+    #[error("{0}")]
+    Sled(#[from] sled::Error),
+}
+
 /// Puts a snapshot's records into an empty sled.
-fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), String> {
+fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), FillError> {
     let mut digest = crate::position::Digest::default();
-    #[derive(Debug, thiserror::Error)]
-    enum FillError {
-        #[error("{0}")]
-        Snapshot(#[from] SnapshotError),
-        #[error("{0}")]
-        Sled(#[from] sled::Error),
-    }
     let read = snapshot::read(path, |writes: &[Write<'_>]| {
         for write in writes {
             let value = write.value.unwrap_or_default();
@@ -429,18 +490,17 @@ fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), String> {
         }
         Ok::<_, FillError>(())
     });
-    let position = read.map_err(|error| error.to_string())?;
-    if position != base || digest != base.digest {
-        return Err("its records do not add up to what it says".to_owned());
+    if read? != base || digest != base.digest {
+        return Err(FillError::Digest);
     }
-    live::note_position(trees, base).map_err(|error| error.to_string())
+    Ok(live::note_position(trees, base)?)
 }
 
 /// Applies a group of the journal to sled.
-fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &mut Size) -> Result<(), String> {
+fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &mut Size) -> Result<(), sled::Error> {
     let mut effect = Effect::new();
     for write in writes {
-        let old = trees.tree(write.tree).get(write.key).map_err(|error| error.to_string())?;
+        let old = trees.tree(write.tree).get(write.key)?;
         if let Some(old) = &old {
             size.subtract(write.tree, write.key, old);
         }
@@ -453,7 +513,7 @@ fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &m
     let after = crate::commit::after(*position, &effect);
     let frame = live::frame_of(position.digest, after, &effect);
     *position = after;
-    live::write(trees, &effect, &frame, after).map_err(|error| error.to_string())
+    live::write(trees, &effect, &frame, after)
 }
 
 /// What a sled says of itself.

@@ -350,7 +350,7 @@ struct Replacing {
     boot_id: String,
     /// What is there now and will be needless.
     old: Vec<PathBuf>,
-    _lock: Held,
+    lock: Held,
 }
 
 impl Replacing {
@@ -364,7 +364,8 @@ impl Replacing {
     fn begin_locked(places: Places, lock: Held) -> Result<Self, OpenError> {
         let journal = places.journal();
         let found = journal.scan().map_err(recovery::scan_error)?;
-        let mut newest = found.newest_epoch_number();
+        let noted = lock.reached.map_or(0, |reached| reached.epoch.number);
+        let mut newest = noted.max(found.newest_epoch_number());
         let boot_id = at("read the boot ID for", places.sled(), |_| sled_dir::boot_id())?;
         // A sled whose journal was lost may be of a later epoch than any file tells.
         let sled = match newest {
@@ -372,12 +373,12 @@ impl Replacing {
             _ => SledCopy::Absent,
         };
         if let SledCopy::Open(sled) = sled {
-            newest = live::stand(&sled.trees).ok().flatten().map_or(0, |position| position.epoch.number);
+            newest = newest.max(live::stand(&sled.trees).ok().flatten().map_or(0, |position| position.epoch.number));
             sled_dir::close(sled);
         }
         let epoch = at("begin an epoch in", journal.path(), |_| Epoch { number: newest, salt: 0 }.next())?;
         recovery::make_journal_dir(&journal, &places)?;
-        Ok(Self { places, journal, epoch, boot_id, old: found.files, _lock: lock })
+        Ok(Self { places, journal, epoch, boot_id, old: found.files, lock })
     }
 
     /// Where the records go.
@@ -409,7 +410,8 @@ impl Replacing {
         }
         at("publish a snapshot in", self.journal.path(), |_| writer.publish(digest))?;
         // From here on the new state counts, whatever happens.
-        let opened = recovery::open(&self.places, None, &self.boot_id)?;
+        let opened = recovery::open(&self.places, None, &self.boot_id, None)?;
+        at("write", &self.places.lock(), |_| self.lock.note(Some(opened.position)))?;
         close(&Live::new(opened.sled, opened.position, opened.size), &self.places);
         for path in &self.old {
             at("remove", path, |path| fs::remove_file(path))?;

@@ -37,11 +37,8 @@ const IN_USE: &str = "in-use";
 /// Opening, sled zeroes segments that it has freed before the rename of the snapshot which frees them is durable: a power
 /// cut just then leaves a sled that opens with old data, or not at all, or panics. The journal knows no such instant.
 pub(crate) fn went_down(dir: &Path, boot_id: &str) -> bool {
-    // A mark that cannot be read is one that a crash has torn.
-    match fs::read(dir.join(IN_USE)) {
-        Ok(boot) => boot != boot_id.as_bytes(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
+    // A torn mark is another one's too; a mark that may not be read says nothing.
+    fs::read(dir.join(IN_USE)).is_ok_and(|boot| boot != boot_id.as_bytes())
 }
 
 /// Marks sled as in use, durably, before it is opened.
@@ -82,7 +79,12 @@ pub(crate) fn open(dir: &Path, boot_id: &str) -> Result<SledCopy, OpenError> {
         return Ok(SledCopy::Absent);
     }
     for file in ["db", "conf"] {
-        if !dir.join(file).is_file() {
+        let path = dir.join(file);
+        let is_file = match fs::metadata(&path) {
+            Err(source) if is_refusal(&source) => return Err(OpenError::Io { action: "look at", path, source }),
+            other => other.is_ok_and(|file| file.is_file()),
+        };
+        if !is_file {
             return Ok(SledCopy::Refused(format!("there is no file {file} in {}", dir.display())));
         }
     }
@@ -104,8 +106,15 @@ pub(crate) fn create(dir: &Path, boot_id: &str) -> Result<OpenSled, OpenError> {
 
 /// Makes all of a new sled durable, its files and their entries in its directory.
 pub(crate) fn settle(dir: &Path, sled: &OpenSled) -> Result<(), OpenError> {
-    sled.make_durable().map_err(|reason| OpenError::Corrupt { path: dir.to_owned(), reason })?;
+    flush(dir, sled)?;
     sync_tree(dir)
+}
+
+/// Makes durable what an open sled holds. A write that fails says nothing about what is there already.
+pub(crate) fn flush(dir: &Path, sled: &OpenSled) -> Result<(), OpenError> {
+    let failed =
+        |reason| OpenError::Io { action: "flush sled in", path: dir.to_owned(), source: io::Error::other(reason) };
+    sled.make_durable().map_err(failed)
 }
 
 /// Closes sled and waits until it has given back its lock, so that the next open cannot be refused by this one's remains.
@@ -150,7 +159,8 @@ fn start(dir: &Path) -> Result<OpenSled, OpenError> {
     Ok(OpenSled { db, trees, log: Arc::new(log) })
 }
 
-fn refused(dir: &Path, error: sled::Error) -> OpenError {
+/// An error of sled's: of what it holds, or of what the file system allows just now.
+pub(crate) fn refused(dir: &Path, error: sled::Error) -> OpenError {
     let path = dir.to_owned();
     match error {
         // The only way to tell: sled wraps the lock's refusal into an error of its own words.
@@ -163,7 +173,7 @@ fn refused(dir: &Path, error: sled::Error) -> OpenError {
 }
 
 /// Whether the file system refuses what another time it may allow, so that the error says nothing about the content.
-fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded)
         // EMFILE, ENFILE, ENOMEM: of the process or the machine.
@@ -219,8 +229,23 @@ pub(crate) fn make_directories(dir: &Path) -> Result<(), OpenError> {
     sync_path(parent)
 }
 
+/// Copies a directory and all that is below it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
+    at("create", to, |to| DirBuilder::new().mode(0o700).create(to))?;
+    for entry in at("read", from, |from| fs::read_dir(from))? {
+        let entry = at("read", from, |_| entry)?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to)?;
+        } else {
+            at("copy", &path, |path| fs::copy(path, &to))?;
+        }
+    }
+    Ok(())
+}
+
 /// Syncs every file and directory below, then the directory itself.
-fn sync_tree(dir: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync_tree(dir: &Path) -> Result<(), OpenError> {
     for entry in at("read", dir, |dir| fs::read_dir(dir))? {
         let path: PathBuf = at("read", dir, |_| entry)?.path();
         if path.is_dir() { sync_tree(&path)? } else { sync_path(&path)? }

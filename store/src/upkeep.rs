@@ -13,6 +13,7 @@ use crate::journal::JournalDir;
 use crate::journal::snapshot::SnapshotWriter;
 use crate::limits::Limits;
 use crate::live::{Live, View};
+use crate::open::Held;
 use crate::places::Places;
 use crate::queue::Queue;
 use crate::snapshot::ReadError;
@@ -102,9 +103,10 @@ impl Upkeep {
         places: Places,
         boot_id: String,
         limits: Limits,
+        lock: Arc<Held>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let work = Work { wanted: wanted.clone(), live, places, boot_id, limits, counters };
+        let work = Work { wanted: wanted.clone(), live, places, boot_id, limits, lock, counters };
         let thread = std::thread::Builder::new().name("store-upkeep".to_owned()).spawn(move || work.serve())?;
         Ok(Self { wanted, thread: Some(thread) })
     }
@@ -125,6 +127,7 @@ struct Work {
     places: Places,
     boot_id: String,
     limits: Limits,
+    lock: Arc<Held>,
     counters: Arc<Counters>,
 }
 
@@ -175,6 +178,9 @@ impl Work {
         if let Err(reason) = self.live.checkpoint() {
             tracing::error!(%reason, "the store takes no more changes: sled cannot follow the journal");
             self.wanted.queue.poison(reason.into());
+        }
+        if let Err(error) = self.lock.note(Some(self.live.position())) {
+            tracing::debug!(%error, "cannot note beside the store how far it has come");
         }
     }
 
@@ -232,7 +238,7 @@ pub(crate) fn write_snapshot(
 }
 
 /// Removes what a snapshot has made needless: older snapshots, and the logs before the one that begins behind it.
-fn remove_superseded(journal: &JournalDir, view: &View, next_log: &Path) -> io::Result<()> {
+pub(crate) fn remove_superseded(journal: &JournalDir, view: &View, next_log: &Path) -> io::Result<()> {
     let snapshot = journal.snapshot_path(view.position());
     for path in journal.older_than(&snapshot, next_log)? {
         fs::remove_file(&path)?;

@@ -226,3 +226,7 @@ pub(crate) fn frames_in_pages<'a>(
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

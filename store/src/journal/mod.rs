@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::position::{Digest, Epoch, Position};
+use crate::sled_dir::is_refusal;
 use frame::FrameError;
 
 /// What the name of an unfinished file ends in.
@@ -260,6 +261,10 @@ impl JournalDir {
                 Ok(position) => found.snapshot = Some((position, named.path.clone())),
                 Err(snapshot::SnapshotError::Frame { source: source @ FrameError::Newer { .. }, .. }) => {
                     return Err(ScanError::Newer { path: named.path.clone(), source });
+                }
+                // It may be whole, and another time it may be read: nothing must be begun anew for that.
+                Err(snapshot::SnapshotError::Io(source)) if is_refusal(&source) => {
+                    return Err(ScanError::Io { action: "read", path: named.path.clone(), source });
                 }
                 Err(error) => found.damage.push(format!("{}: {error}", named.path.display())),
             }

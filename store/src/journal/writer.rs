@@ -55,6 +55,11 @@ impl JournalWriter {
         &self.upkeep
     }
 
+    /// The log that is written to.
+    pub(crate) fn log_path(&self) -> &std::path::Path {
+        self.log.path()
+    }
+
     /// Writes a group behind `before` and makes it durable. Returns its frame.
     pub(crate) fn append(&mut self, before: Position, effect: &Effect) -> Result<Vec<u8>, AppendError> {
         let frame = live::frame_of(before.digest, commit::after(before, effect), effect);
