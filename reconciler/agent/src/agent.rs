@@ -136,11 +136,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let node_name = config.node_name.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&store_dir, &node_name, &boot_id)).await;
     let store = opened.map_err(|error| StartError::Kernel(error.to_string()))??;
-    let has_lost = store.recovery().lost.is_some() || !store.recovery().aside.is_empty();
     let (ledger, record_faults) = Ledger::load(store)?;
-    if has_lost {
-        estranged::find(&kernel, &ledger);
-    }
+    estranged::find(&kernel, &ledger);
     for fault in &record_faults {
         tracing::error!(%fault, "a record of the store is not used");
     }

@@ -7,8 +7,8 @@ use netlink::{Event, EventScope, Events};
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
-use crate::node;
 use crate::worker::Cause;
+use crate::{estranged, node};
 
 /// Against what no event tells of: changes of sysctls and nexthop objects.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -86,7 +86,10 @@ async fn resync(agent: &Arc<Agent>, interval: Duration) {
     tokio::pin!(stopping);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(interval) => agent.mark_all(),
+            () = tokio::time::sleep(interval) => {
+                agent.mark_all();
+                estranged::find_again(agent).await;
+            }
             () = &mut stopping => return,
         }
     }

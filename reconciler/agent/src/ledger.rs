@@ -232,17 +232,26 @@ impl Ledger {
         state.spaces = spaces;
     }
 
-    /// Never gives these addresses to anybody while this agent runs: they are in use, and the store does not know by whom.
-    pub fn estrange(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+    /// Says which addresses are in use although no record tells of them: none of them is given to anybody, and those of
+    /// before that are no longer among them may be again.
+    pub fn estrange(&self, found: BTreeSet<IpAddr>) {
         let mut state = self.state();
-        for address in addresses {
-            if !state.allocations.contains_key(&address) {
-                state.estranged.insert(address);
-                for space in state.spaces.values_mut() {
-                    space.take(address);
-                }
+        let is_known = |address: &IpAddr| state.allocations.contains_key(address) || state.reserved.contains(address);
+        let found: BTreeSet<IpAddr> = found.into_iter().filter(|address| !is_known(address)).collect();
+        let before = std::mem::replace(&mut state.estranged, found.clone());
+        before.difference(&found).for_each(|address| state.give_back(*address));
+        for address in found.difference(&before) {
+            for space in state.spaces.values_mut() {
+                space.take(*address);
             }
         }
+    }
+
+    /// Addresses of the pools that are in use although no record tells of them.
+    pub fn estranged(&self) -> Vec<IpAddr> {
+        let state = self.state();
+        let is_pooled = |address: &&IpAddr| state.spaces.values().any(|space| space.covers(**address));
+        state.estranged.iter().filter(is_pooled).copied().collect()
     }
 
     /// What has happened to the sandboxes, the oldest first.

@@ -205,6 +205,11 @@ pub fn status(agent: &Agent) -> StatusReport {
     let reasons = readiness::missing(agent, None);
     let mut warnings = agent.record_faults.clone();
     warnings.extend(agent.catalogue().faults.iter().cloned());
+    for address in agent.ledger.estranged() {
+        warnings.push(format!(
+            "address {address} is in use in a network namespace and no record tells by whom: it is not given to anybody"
+        ));
+    }
     for container in agent.workers.contested() {
         warnings
             .push(format!("another program keeps changing the routes of sandbox {container}: repairs are slowed down"));

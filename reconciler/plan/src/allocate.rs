@@ -225,6 +225,11 @@ impl PoolSpace {
         self.free.contains(ip)
     }
 
+    /// Whether an address is one of the pool's, taken or not.
+    pub fn covers(&self, ip: IpAddr) -> bool {
+        self.total.contains(ip)
+    }
+
     /// Marks an address as taken, a reserved one too (it was given before it was reserved). False when it was taken
     /// already or is not of this pool.
     pub fn take(&mut self, ip: IpAddr) -> bool {
