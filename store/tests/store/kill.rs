@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use store::{Limits, Store};
+
 use crate::images::{JOURNAL, LOCK, Random, STORE, scratch};
 use crate::sample::*;
 
@@ -25,7 +27,9 @@ const SPAN: u32 = 10_000;
 fn writer() {
     let dir = std::env::var(DIR).expect("the parent names the store");
     let first: u32 = std::env::var(FIRST).unwrap().parse().unwrap();
-    let store = open(Path::new(&dir));
+    // So small that logs are replaced and sled is written anew all the time.
+    let limits = Limits { log_bytes: 256 << 10, sled_bytes: 4 << 20 };
+    let store = Store::open_with(Path::new(&dir), NODE, BOOT, limits).unwrap();
     let say = |word: &str, verb: &str, number: u32| {
         // One write for each line: a pipe takes it whole or not at all.
         std::io::stdout().lock().write_all(format!("\n:{word} {verb} {number}\n").as_bytes()).unwrap();

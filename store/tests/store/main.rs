@@ -9,6 +9,7 @@ mod durable;
 mod forbidden;
 mod full_disk;
 mod images;
+mod interrupted;
 mod invariants;
 mod kill;
 mod model;
