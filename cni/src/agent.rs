@@ -110,6 +110,7 @@ impl Agent {
             Answer::Objects(_) => "objects",
             Answer::Plans(_) => "plans",
             Answer::Status(_) => "status",
+            Answer::Dump(_) => "dump",
             Answer::Error(_) => "error",
         };
         AgentError::Garbled { socket: self.socket.clone(), what: format!("an answer of kind {kind}") }

@@ -15,7 +15,7 @@ struct Package {
     files: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "iproute2",
         what_for: "ip, the independent witness of what stands in the kernel",
@@ -23,13 +23,18 @@ const PACKAGES: [Package; 6] = [
     },
     Package {
         name: "util-linux",
-        what_for: "setpriv and nsenter",
+        what_for: "setpriv, nsenter and unshare",
         files: &["/usr/bin/setpriv", "/bin/setpriv", "/usr/sbin/setpriv"],
     },
     Package {
         name: "containernetworking-plugins",
         what_for: "the reference macvlan, that ours is compared with",
         files: &["/usr/lib/cni/macvlan", "/opt/cni/bin/macvlan", "/usr/libexec/cni/macvlan"],
+    },
+    Package {
+        name: "strace",
+        what_for: "the record of a writer's system calls, of which power cuts are made",
+        files: &["/usr/bin/strace", "/bin/strace"],
     },
     Package {
         name: "qemu-system-x86",
