@@ -64,14 +64,21 @@ impl Places {
         self.beside(".quarantine")
     }
 
-    /// A free name to move something damaged to.
+    /// A free name to move something damaged to: the next number. Of what was moved before, the newest three stay.
     pub(crate) fn aside(&self) -> io::Result<PathBuf> {
-        for number in 1_u32.. {
-            let path = self.beside(&format!(".damaged-{number}"));
-            if !path.try_exists()? {
-                return Ok(path);
-            }
+        let prefix = self.beside(".damaged-");
+        let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.parent)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(&*prefix)?.parse::<u32>().ok());
+            numbers.extend(number);
         }
-        Err(io::Error::other("there is no free name left"))
+        numbers.sort_unstable();
+        for old in numbers.iter().rev().skip(3) {
+            std::fs::remove_dir_all(self.beside(&format!(".damaged-{old}")))?;
+        }
+        let next = numbers.last().map_or(1, |last| last.saturating_add(1));
+        Ok(self.beside(&format!(".damaged-{next}")))
     }
 }

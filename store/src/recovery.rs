@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::codec::{self, MetaText};
 use crate::journal::frame::{self, Write};
 use crate::journal::snapshot::{self, SnapshotError, SnapshotWriter};
 use crate::journal::{Found, JournalDir, ScanError};
@@ -168,9 +169,9 @@ fn take_back_replaced(places: &Places) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn remove(dir: &Path) -> Result<(), OpenError> {
+pub(crate) fn remove(dir: &Path) -> Result<(), OpenError> {
     if dir.exists() {
-        tracing::info!(path = %dir.display(), "removing what an interrupted agent has left");
+        tracing::info!(path = %dir.display(), "removing what is not needed any more");
         at("remove", dir, |path| fs::remove_dir_all(path))?;
     }
     Ok(())
@@ -264,8 +265,10 @@ impl Round<'_> {
         match (base, sled) {
             (Base::Sled(_), Some((sled, position))) => self.use_sled(sled, position, size, snapshot),
             (_, sled) => {
+                // Before anything is moved for it.
+                self.check_journals_node()?;
                 if let Some((sled, position)) = sled {
-                    self.replace_sled(sled, position, base.position())?;
+                    self.replace_sled(sled, position)?;
                 }
                 self.make_sled(base.position())?;
                 Ok(None)
@@ -361,6 +364,8 @@ impl Round<'_> {
         let journal = self.places.journal();
         if format < FORMAT_VERSION {
             upgrade::to_current(&journal, self.places, sled, position, size, format)?;
+            // Replaced by now.
+            remove(self.places.sled())?;
             self.recovery.mended.push(format!("the format was brought from version {format} to {FORMAT_VERSION}"));
             return Ok(None);
         }
@@ -426,19 +431,33 @@ impl Round<'_> {
         sync_path(journal.path())
     }
 
-    /// Makes room for a sled from the journal: the old one is another epoch's, or behind what can be reached.
-    fn replace_sled(&mut self, sled: OpenSled, position: Position, base: Position) -> Result<(), OpenError> {
-        sled_dir::close(sled);
-        if position.epoch == base.epoch {
-            self.recovery
-                .mended
-                .push(format!("sled stands at {position}, and the journal does not lead on from there"));
-            self.move_aside(self.places.sled())
-        } else {
-            // Restored, upgraded or begun anew: the old epoch's state is what was to be replaced.
-            tracing::info!(%position, "removing the sled of an older epoch");
-            at("remove", self.places.sled(), |path| fs::remove_dir_all(path))
+    /// Refuses another node's journal.
+    fn check_journals_node(&self) -> Result<(), OpenError> {
+        let (Some(node), Some((_, path))) = (self.node, &self.found.snapshot) else { return Ok(()) };
+        let mut found = None;
+        let read = snapshot::read(path, |writes| {
+            let of_node = writes.iter().find(|write| write.tree == TreeName::Meta && write.key == trees::META_NODE);
+            found = of_node.and_then(|write| write.value).map(<[u8]>::to_vec).or(found.take());
+            Ok::<_, SnapshotError>(())
+        });
+        read.map_err(|error| corrupt(self.places, format!("{}: {error}", path.display())))?;
+        match found.map(|value| codec::decode::<MetaText>(&value)) {
+            Some(Ok(MetaText(found))) if found != node => Err(OpenError::OtherNode {
+                path: self.places.journal().path().to_owned(),
+                found,
+                wanted: node.to_owned(),
+            }),
+            // A damaged one is told when sled has been made of it.
+            _ => Ok(()),
         }
+    }
+
+    /// Makes room for a sled from the journal: the old one is another epoch's, or behind what can be reached. Whoever
+    /// replaces a state on purpose removes its sled by himself.
+    fn replace_sled(&mut self, sled: OpenSled, position: Position) -> Result<(), OpenError> {
+        sled_dir::close(sled);
+        self.recovery.mended.push(format!("sled stands at {position}, and the journal does not lead on from there"));
+        self.move_aside(self.places.sled())
     }
 
     /// Makes sled from the journal's snapshot; what the logs have more is applied when it is opened.

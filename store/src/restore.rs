@@ -410,6 +410,7 @@ impl Replacing {
         }
         at("publish a snapshot in", self.journal.path(), |_| writer.publish(digest))?;
         // From here on the new state counts, whatever happens.
+        recovery::remove(self.places.sled())?;
         let opened = recovery::open(&self.places, None, &self.boot_id, None)?;
         at("write", &self.places.lock(), |_| self.lock.note(Some(opened.position)))?;
         close(&Live::new(opened.sled, opened.position, opened.size), &self.places);

@@ -84,6 +84,44 @@ fn another_nodes_store_is_refused() {
 }
 
 #[test]
+fn another_nodes_journal_is_refused_and_the_own_sled_stays() {
+    let (dir, path) = place();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    store.close();
+    let (own, aside) = (path.with_extension("journal"), path.with_extension("aside"));
+    fs::rename(&own, &aside).unwrap();
+    // Its epoch is a later one, or it is not: both are tried often.
+    for number in 0..8 {
+        let other = dir.path().join(format!("{number}/store"));
+        drop(Store::open(&other, "node2", BOOT).unwrap());
+        fs::rename(other.with_extension("journal"), &own).unwrap();
+        if let Err(error) = Store::open(&path, NODE, BOOT) {
+            assert!(matches!(error, OpenError::OtherNode { .. }), "{error}");
+            fs::remove_dir_all(&own).unwrap();
+        } else {
+            break;
+        }
+    }
+    let _ = fs::remove_dir_all(&own);
+    fs::rename(&aside, &own).unwrap();
+    assert_eq!(open(&path).load().unwrap().sandboxes, [sandbox(1)]);
+}
+
+#[test]
+fn of_what_is_moved_aside_the_newest_stay() {
+    let (_dir, path) = place();
+    open(&path).close();
+    for number in 1..=6 {
+        fs::write(path.join("db"), b"damaged").unwrap();
+        let store = open(&path);
+        assert_eq!(store.recovery().aside, [path.with_extension(format!("damaged-{number}"))]);
+    }
+    let kept = names(path.parent().unwrap()).into_iter().filter(|name| name.contains("damaged"));
+    assert_eq!(kept.collect::<Vec<_>>(), ["store.damaged-3", "store.damaged-4", "store.damaged-5", "store.damaged-6"]);
+}
+
+#[test]
 fn a_newer_format_is_refused_naming_both() {
     let (_dir, path) = place();
     open(&path).close();
