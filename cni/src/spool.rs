@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::SystemTime;
 
-use schemas::wire::{Part, SPOOL_DIR, Withdrawal};
+use schemas::wire::{Part, SPOOL_DIR, SPOOL_RESERVE, Withdrawal};
 
+/// What is taken of the reserve at once, in bytes: a file's first block and some for its folder, whatever their size.
+const ROOM: u64 = 16 << 10;
 /// The longest file name that goes without a digest; file systems take 255 bytes.
 const LONGEST: usize = 200;
 /// How many names for a temporary file are tried.
@@ -40,7 +42,22 @@ impl Spool {
     /// When the folder or the file cannot be made and synced.
     pub fn add(&self, withdrawal: &Withdrawal) -> Result<(), SpoolError> {
         let path = self.folder.join(file_name(withdrawal));
-        self.write(&path, withdrawal).map_err(|source| SpoolError { path, source })
+        loop {
+            match self.write(&path, withdrawal) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && self.take_of_reserve() => {}
+                written => return written.map_err(|source| SpoolError { path, source }),
+            }
+        }
+    }
+
+    /// Makes room from what the agent keeps for this; false when nothing is left of it.
+    fn take_of_reserve(&self) -> bool {
+        let reserve = self.folder.with_file_name(SPOOL_RESERVE);
+        let taken = OpenOptions::new().write(true).open(reserve).and_then(|file| {
+            let len = file.metadata()?.len();
+            file.set_len(len.saturating_sub(ROOM)).map(|()| len > 0)
+        });
+        taken.unwrap_or(false)
     }
 
     fn write(&self, path: &Path, withdrawal: &Withdrawal) -> io::Result<()> {

@@ -23,6 +23,10 @@ pub const DEFAULT_SOCKET: &str = "/run/dragline/agent.sock";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/dragline";
 /// The spool's folder below the state directory.
 pub const SPOOL_DIR: &str = "spool";
+/// The file below the state directory that keeps room on the disk for withdrawals: whoever finds none makes it smaller.
+pub const SPOOL_RESERVE: &str = "spool.reserve";
+/// How long that file is, in bytes: enough for some hundred withdrawals.
+pub const SPOOL_RESERVE_LEN: u64 = 1 << 20;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

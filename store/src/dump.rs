@@ -61,9 +61,10 @@ pub(crate) fn counts_of(size: &Size) -> Counts {
     }
 }
 
-/// A time as a dump has it: RFC 3339 in UTC.
+/// A time as a dump has it: RFC 3339 in UTC, to the millisecond; later ones sort behind earlier ones as texts.
 pub fn time_text(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{time:.3}")
 }
 
 /// The text under which a store remembers that its content is a dump's: that dump's time, and the digest of the content.

@@ -53,7 +53,9 @@ pub enum RestoreError {
         reason: String,
     },
     /// It ends before its trailer.
-    #[error("the dump is cut off after line {lines}: its last line, with the checksum, is not there")]
+    #[error(
+        "the dump is cut off after line {lines}: its last line, with the checksum, is not there; dump again, or take another dump"
+    )]
     CutOff {
         /// Lines that are there.
         lines: u64,
@@ -209,8 +211,10 @@ fn read_header(lines: &mut Lines<impl BufRead>, options: &RestoreOptions) -> Res
     let whole = serde_json::from_str::<Header>(text);
     let found = match any {
         Ok(any) if any.dragline == DUMP => any.format,
-        Ok(_) => return Err(lines.refused("it is no dump of dragline".to_owned())),
-        Err(error) => return Err(lines.refused(format!("it is no dump of dragline: {error}"))),
+        Ok(_) => return Err(lines.refused("it is no dump of dragline; dump again, or take another dump".to_owned())),
+        Err(error) => {
+            return Err(lines.refused(format!("it is no dump of dragline ({error}); dump again, or take another dump")));
+        }
     };
     if found > FORMAT_VERSION {
         return Err(RestoreError::NewerFormat { found, known: FORMAT_VERSION });

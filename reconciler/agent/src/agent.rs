@@ -28,6 +28,8 @@ pub struct Config {
     pub node_name: String,
     /// Where the declared objects are.
     pub manifests: PathBuf,
+    /// Where the runtime keeps the network namespaces of pods.
+    pub netns_dirs: Vec<PathBuf>,
     /// Where metrics and health are served.
     pub http: std::net::SocketAddr,
 }
@@ -137,7 +139,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let opened = tokio::task::spawn_blocking(move || Store::open(&store_dir, &node_name, &boot_id)).await;
     let store = opened.map_err(|error| StartError::Kernel(error.to_string()))??;
     let (ledger, record_faults) = Ledger::load(store)?;
-    estranged::find(&kernel, &ledger);
+    estranged::find(&kernel, &ledger, &config.netns_dirs);
     for fault in &record_faults {
         tracing::error!(%fault, "a record of the store is not used");
     }

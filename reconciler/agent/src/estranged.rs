@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use netlink::Kernel;
@@ -13,12 +14,12 @@ use netlink::Kernel;
 use crate::agent::Agent;
 use crate::ledger::Ledger;
 
-/// Where runtimes keep the namespaces of pods.
-const NAMESPACES: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+/// Where runtimes keep the namespaces of pods, unless told otherwise.
+pub const NAMESPACES: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// Looks for them in all named namespaces. Blocking; a tenth of a millisecond for each.
-pub fn find(kernel: &Kernel, ledger: &Ledger) {
-    ledger.estrange(addresses(kernel));
+pub fn find(kernel: &Kernel, ledger: &Ledger, dirs: &[PathBuf]) {
+    ledger.estrange(addresses(kernel, dirs));
 }
 
 /// Looks again while there are any, so that those come back whose namespaces have gone.
@@ -27,19 +28,21 @@ pub async fn find_again(agent: &Arc<Agent>) {
         return;
     }
     let agent = Arc::clone(agent);
-    if let Err(error) = tokio::task::spawn_blocking(move || find(&agent.kernel, &agent.ledger)).await {
+    if let Err(error) =
+        tokio::task::spawn_blocking(move || find(&agent.kernel, &agent.ledger, &agent.config.netns_dirs)).await
+    {
         tracing::error!(%error, "the look for addresses in use ended badly");
     }
 }
 
-fn addresses(kernel: &Kernel) -> BTreeSet<IpAddr> {
+fn addresses(kernel: &Kernel, dirs: &[PathBuf]) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
-    for dir in NAMESPACES {
+    for dir in dirs {
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => {
-                tracing::error!(dir, %error, "namespaces cannot be looked at: addresses in use may be given again");
+                tracing::error!(dir = %dir.display(), %error, "namespaces cannot be looked at: addresses in use may be given again");
                 continue;
             }
         };

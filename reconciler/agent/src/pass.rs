@@ -240,11 +240,12 @@ async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcom
     };
     update.told = Some(told);
     let is_last = update.sandbox.is_none();
-    for address in &update.freed {
-        tracing::info!(%container, %address, "address is free again");
-    }
+    let freed = update.freed.clone();
     match agent.ledger.commit(container, update).await {
         Ok(()) => {
+            for address in freed {
+                tracing::info!(%container, %address, "address is free again");
+            }
             if is_last {
                 agent.workers.set_planned(container, None);
                 agent.node.mark();

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
-use schemas::wire::Withdrawal;
+use schemas::wire::{self, Withdrawal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -13,6 +14,8 @@ use crate::call::withdraw;
 
 /// A withdrawal is small; anything larger was not written by a plugin.
 const MAX_FILE: u64 = 64 * 1024;
+/// What could not be recorded is tried again after so long: a disk has room again without anybody saying so.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Takes what is there, then watches for more.
 ///
@@ -24,7 +27,7 @@ pub async fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<(), St
     let watcher = watch(&directory, &wake)
         .map_err(|error| StartError::Directory { path: directory.clone(), source: std::io::Error::other(error) })?;
     // What waited comes before what is asked from now on.
-    take_all(agent, &directory).await;
+    let mut has_left = take_all(agent, &directory).await;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let _watcher = watcher;
@@ -32,9 +35,11 @@ pub async fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<(), St
         tokio::pin!(stopping);
         loop {
             tokio::select! {
-                () = wake.notified() => take_all(&agent, &directory).await,
+                () = wake.notified() => {}
+                () = tokio::time::sleep(RETRY), if has_left => {}
                 () = &mut stopping => return,
             }
+            has_left = take_all(&agent, &directory).await;
         }
     });
     Ok(())
@@ -53,12 +58,34 @@ fn watch(directory: &Path, wake: &Arc<Notify>) -> notify::Result<notify::Recomme
     Ok(watcher)
 }
 
-async fn take_all(agent: &Arc<Agent>, directory: &Path) {
+/// Records what is there; true when something has to stay.
+async fn take_all(agent: &Arc<Agent>, directory: &Path) -> bool {
+    let has_left = take(agent, directory).await;
+    if let Err(error) = keep_reserve(&agent.config.state_dir) {
+        tracing::debug!(%error, "there is no room for the reserve of the spool");
+    }
+    has_left
+}
+
+/// Keeps room for withdrawals: a disk that is full takes no DEL otherwise, neither here nor in the store.
+fn keep_reserve(state_dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let path = state_dir.join(wire::SPOOL_RESERVE);
+    let file = std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let len = file.metadata()?.len();
+    // Not zeros: a file system that compresses would keep no room for them.
+    let missing = wire::SPOOL_RESERVE_LEN.saturating_sub(len);
+    let mut bytes = vec![0; usize::try_from(missing).unwrap_or_default()];
+    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+    file.write_all_at(&bytes, len)
+}
+
+async fn take(agent: &Arc<Agent>, directory: &Path) -> bool {
     let mut files = match files(directory) {
         Ok(files) => files,
         Err(error) => {
             tracing::error!(path = %directory.display(), %error, "the spool cannot be read");
-            return;
+            return true;
         }
     };
     files.sort();
@@ -71,13 +98,14 @@ async fn take_all(agent: &Arc<Agent>, directory: &Path) {
                 }
                 Err(error) => {
                     tracing::error!(path = %file.display(), %error, "a withdrawal stays in the spool");
-                    return;
+                    return true;
                 }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => set_aside(&file, &error),
         }
     }
+    false
 }
 
 fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {

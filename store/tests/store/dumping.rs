@@ -76,7 +76,7 @@ fn what_is_restored_dumps_to_the_same_bytes() {
     assert_eq!(text_of(&again, later()), online);
     assert!(again.recovery().is_empty(), "{:?}", again.recovery());
     again.commit(put(99)).unwrap();
-    assert!(text_of(&again, later()).contains("\"time\":\"2023-11-14T22:14:20Z\""));
+    assert!(text_of(&again, later()).contains("\"time\":\"2023-11-14T22:14:20.000Z\""));
     // Over a store that holds something else.
     drop(again);
     put_back(&other, &online, &ours()).unwrap();

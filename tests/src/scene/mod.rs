@@ -147,7 +147,19 @@ impl Scene {
 
     /// A pod on the worker as the default CNI leaves it: eth0 with that address.
     pub fn pod(&self, name: &str, address: Ipv4Addr) -> Result<Pod, SceneError> {
-        Pod::create(&qualified(&self.name, name), &self.worker, address)
+        let pod = Pod::create(&qualified(&self.name, name), &self.worker, address)?;
+        let path = self.namespaces().join(&pod.name);
+        let linked = fs::create_dir_all(self.namespaces()).and_then(|()| match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => std::os::unix::fs::symlink(pod.netns.path(), &path),
+        });
+        linked.map_err(|source| SceneError::File { path, source })?;
+        Ok(pod)
+    }
+
+    /// The folder in which this scene's agent finds the namespaces of its pods, and of no other scene's.
+    pub fn namespaces(&self) -> PathBuf {
+        self.folder.join("netns")
     }
 
     /// Where the scene's files are.
@@ -182,7 +194,7 @@ impl Scene {
             socket: self.folder.join("agent.sock"),
             manifests: self.manifests(),
             log: self.folder.join("agent.log"),
-            arguments: Vec::new(),
+            arguments: vec!["--netns-dir".to_owned(), self.namespaces().to_string_lossy().into_owned()],
         }
     }
 }

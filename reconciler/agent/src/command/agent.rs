@@ -7,6 +7,7 @@ use schemas::wire;
 
 use super::{Failure, node_name};
 use crate::agent::{self, Config};
+use crate::estranged::NAMESPACES;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// Read pools, coordinator and networks from this folder's *.yaml, *.yml and *.json
     #[arg(long, env = "DRAGLINE_MANIFESTS")]
     manifests: Option<PathBuf>,
+    /// Where the runtime keeps the network namespaces of pods: addresses found there are never given to anybody else
+    #[arg(long, env = "DRAGLINE_NETNS_DIR", value_delimiter = ':', default_values = NAMESPACES)]
+    netns_dir: Vec<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "DRAGLINE_HTTP", default_value = "127.0.0.1:9810")]
     http: SocketAddr,
@@ -48,8 +52,14 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         Failure::Usage("agent: --manifests DIR is needed: reading from a cluster is not part of this version".into())
     })?;
     let node_name = node_name(arguments.node_name)?;
-    let config =
-        Config { state_dir: arguments.state_dir, socket: arguments.socket, node_name, manifests, http: arguments.http };
+    let config = Config {
+        state_dir: arguments.state_dir,
+        socket: arguments.socket,
+        node_name,
+        manifests,
+        netns_dirs: arguments.netns_dir,
+        http: arguments.http,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -14,28 +14,33 @@ use super::{Failure, client, store_dir};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Read the store below this folder, which no agent may have open
-    #[arg(long, env = "DRAGLINE_STATE_DIR")]
+    /// Read the store below this folder, which no agent may have open; DRAGLINE_STATE_DIR when absent
+    #[arg(long)]
     state_dir: Option<PathBuf>,
-    /// Ask the running agent at this socket
-    #[arg(long, env = "DRAGLINE_SOCKET")]
+    /// Ask the running agent at this socket; DRAGLINE_SOCKET when absent
+    #[arg(long)]
     socket: Option<PathBuf>,
 }
 
 /// Where the dump comes from.
-enum Source<'a> {
-    Agent(&'a Path),
-    Disk(&'a Path),
+enum Source {
+    Agent(PathBuf),
+    Disk(PathBuf),
 }
 
-/// The one that is named; with both or neither, the agent if one listens.
-fn source(arguments: &Arguments) -> Source<'_> {
-    let socket = arguments.socket.as_deref().unwrap_or(Path::new(wire::DEFAULT_SOCKET));
-    let state_dir = arguments.state_dir.as_deref().unwrap_or(Path::new(wire::DEFAULT_STATE_DIR));
+/// The one that is named on the command line, whatever the environment says; with both or neither, the agent if one
+/// listens.
+fn source(arguments: &Arguments) -> Source {
+    let place = |named: &Option<PathBuf>, variable: &str, default: &str| {
+        let named = named.clone().or_else(|| std::env::var_os(variable).map(PathBuf::from));
+        named.unwrap_or_else(|| PathBuf::from(default))
+    };
+    let socket = place(&arguments.socket, "DRAGLINE_SOCKET", wire::DEFAULT_SOCKET);
+    let state_dir = place(&arguments.state_dir, "DRAGLINE_STATE_DIR", wire::DEFAULT_STATE_DIR);
     match (&arguments.state_dir, &arguments.socket) {
         (Some(_), None) => Source::Disk(state_dir),
         (None, Some(_)) => Source::Agent(socket),
-        _ if UnixStream::connect(socket).is_ok() => Source::Agent(socket),
+        _ if UnixStream::connect(&socket).is_ok() => Source::Agent(socket),
         _ => Source::Disk(state_dir),
     }
 }
@@ -43,8 +48,8 @@ fn source(arguments: &Arguments) -> Source<'_> {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let out = BufWriter::new(io::stdout().lock());
     match source(arguments) {
-        Source::Agent(socket) => from_agent(socket, out),
-        Source::Disk(state_dir) => from_disk(&store_dir(state_dir), out),
+        Source::Agent(socket) => from_agent(&socket, out),
+        Source::Disk(state_dir) => from_disk(&store_dir(&state_dir), out),
     }
 }
 
