@@ -33,6 +33,30 @@ fn a_store_is_made_with_the_directories_above_it() {
 }
 
 #[test]
+fn one_of_which_nothing_is_left_is_told_from_one_that_never_was() {
+    let (dir, path) = place();
+    // Somebody has looked, or was killed before there was anything.
+    fs::write(dir.path().join("store.lock"), "1\n").unwrap();
+    let store = open(&path);
+    assert!(store.recovery().is_empty());
+    store.commit(put(1)).unwrap();
+    store.close();
+    for copy in ["store", "store.journal"] {
+        fs::remove_dir_all(dir.path().join(copy)).unwrap();
+    }
+    let store = open(&path);
+    let lost = store.recovery().lost.as_deref().unwrap();
+    assert!(
+        lost.starts_with("neither sled nor journal is there, and the store had come to change 2 of epoch 1-"),
+        "{lost}"
+    );
+    assert_eq!(store.meta().previous_boot_id, None);
+    store.commit(put(2)).unwrap();
+    drop(store);
+    assert!(open(&path).recovery().is_empty());
+}
+
+#[test]
 fn the_boot_before_is_remembered() {
     let (_dir, path) = place();
     assert_eq!(open(&path).meta().previous_boot_id, None);

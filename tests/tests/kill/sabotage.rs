@@ -42,7 +42,11 @@ fn add(lane: &mut Lane, caller: &Caller<'_>) -> bool {
 fn lost_store() {
     let (mut bench, mut lanes) = filled("lost-store");
     bench.agent.kill().unwrap();
-    fs::remove_dir_all(bench.state_dir().join("store")).unwrap();
+    // Both copies, and the file that tells that there has been a store.
+    for copy in ["store", "store.journal"] {
+        fs::remove_dir_all(bench.state_dir().join(copy)).unwrap();
+    }
+    fs::remove_file(bench.state_dir().join("store.lock")).unwrap();
     bench.agent.restart().unwrap();
     let wrong = bench.judge(&lanes.iter().collect::<Vec<_>>(), NO_PATIENCE);
     assert_eq!(wrong.iter().filter(|text| text.contains("is lost")).count(), 4, "{wrong:?}");

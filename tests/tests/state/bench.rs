@@ -144,6 +144,17 @@ impl Bench {
         self.node.agent = AgentProcess::stopped(self.node.agent.program(), &self.node.scene.worker, settings);
     }
 
+    /// An agent that is to end by itself, where the node's own one would be.
+    pub(crate) fn agent_that_ends(&self) -> Output {
+        let settings = self.node.agent.settings();
+        let paths = [&settings.state_dir, &settings.socket, &settings.manifests].map(|path| path.to_str().unwrap());
+        let [state_dir, socket, manifests] = paths;
+        let places = ["--state-dir", state_dir, "--socket", socket, "--manifests", manifests];
+        let further = ["--node-name", &settings.node_name, "--log", "off", "--http", "127.0.0.1:9811"];
+        let mut command = self.command(&[&["agent"], &places[..], &further].concat());
+        self.node.scene.worker.spawn(&mut command).unwrap().wait_with_output().unwrap()
+    }
+
     /// A command line of `dragline` that has nothing from the environment but the agent's socket.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.node.agent.program());

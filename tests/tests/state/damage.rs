@@ -184,18 +184,13 @@ fn both_damaged() {
     let state_dir = bench.state_dir();
     fs::write(store(&state_dir).join("db"), "").unwrap();
     of_journal(&state_dir, "snapshot-").iter().for_each(|path| flip(path));
-    let settings = bench.node.agent.settings().clone();
-    let paths = [&settings.state_dir, &settings.socket, &settings.manifests].map(|path| path.to_str().unwrap());
-    let arguments = ["agent", "--node-name", &settings.node_name, "--log", "off", "--http", "127.0.0.1:9811"];
-    let [state, socket, manifests] = paths;
-    let places = ["--state-dir", state, "--socket", socket, "--manifests", manifests];
-    let start = |bench: &Bench| {
-        let mut command = bench.command(&[&arguments[..], &places[..]].concat());
-        bench.node.scene.worker.spawn(&mut command).unwrap().wait_with_output().unwrap()
-    };
     // Refused as often as it is tried, and nothing is made up in between.
     for _ in 0..2 {
-        assert_ends(&start(&bench), 1, &["store", "is damaged", "snapshot-", "restore a dump (`dragline restore`)"]);
+        assert_ends(
+            &bench.agent_that_ends(),
+            1,
+            &["store", "is damaged", "snapshot-", "restore a dump (`dragline restore`)"],
+        );
     }
     let first = bench.members.remove(0);
     bench.node.runtime().del(&bench.conflist, &first.it, Some(&first.result)).unwrap();

@@ -13,7 +13,7 @@ use schemas::cni::error::CniError;
 use serde_json::{Value, json};
 use tests::runtime::{Attachment, RuntimeError};
 
-use crate::bench::{Bench, Member};
+use crate::bench::{Bench, Member, assert_ends};
 use crate::node::{
     COORDINATOR, NETWORK, Node, POOL, POOL_NAME, assert_refused, attachment, eventually, holds, refusal, trial,
 };
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("full_disk::refused_looked_after_and_over", full_disk),
         trial("full_disk::a_del_is_recorded_or_spooled", del),
+        trial("full_disk::an_agent_that_starts_there_says_why_it_cannot", start),
     ]
 }
 
@@ -159,4 +160,25 @@ fn del() {
     filled.ends();
     filled.bench.has_forgotten(&gone);
     filled.bench.node.agent.terminate().unwrap();
+}
+
+fn start() {
+    let mut filled = Filled::new("f3");
+    let bench = &mut filled.bench;
+    bench.node.agent.kill().unwrap();
+    assert_ends(&bench.agent_that_ends(), 1, &["cannot", "/state/store", "No space left on device"]);
+    let gone = bench.members.remove(1);
+    bench.node.runtime().del(&bench.conflist, &gone.it, Some(&gone.result)).unwrap();
+    filled.disk.grow();
+    filled.bench.node.agent.restart().unwrap();
+    filled.ask("DEL").unwrap();
+    let bench = &mut filled.bench;
+    bench.has_forgotten(&gone);
+    eventually("the rest", || {
+        let holders = bench.holders();
+        holds(holders == bench.expected(), holders)
+    });
+    assert_eq!(bench.node.warnings(), Vec::<String>::new());
+    bench.leave(bench.attached(120));
+    bench.node.agent.terminate().unwrap();
 }

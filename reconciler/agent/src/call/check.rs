@@ -34,8 +34,13 @@ pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall) -> Result<Answe
 /// Answers `dragline check`.
 pub(super) async fn differences(agent: &Arc<Agent>, query: PodQuery) -> Result<Answer, CniError> {
     let mut found = Vec::new();
-    for records in selected(agent, &query) {
-        found.extend(of_sandbox(agent, records).await?);
+    for records in selected(agent, &query).into_iter().filter(|records| !records.is_withdrawn()) {
+        let place = pod_name(&records);
+        match of_sandbox(agent, records).await {
+            Ok(differences) => found.extend(differences),
+            // One that cannot be looked at differs, and hides no other.
+            Err(error) => found.push(Difference { place, step: error.msg }),
+        }
     }
     if query.pod.is_none() && query.namespace.is_none() {
         let owned = Arc::clone(agent);
