@@ -38,9 +38,11 @@ fn committing<T: Send>(store: &Store, work: impl FnOnce() -> T + Send) -> (T, Wa
             if ended.load(SeqCst) {
                 break;
             }
-            let change = sample::put(10_000_000 + number % 100);
+            // Each change changes something: what is there already would not be written.
+            let sandbox = 10_000_000 + number / 2 % 100;
+            let change = if number.is_multiple_of(2) { sample::put(sandbox) } else { sample::delete(sandbox) };
             let begun = Instant::now();
-            store.commit(if number % 2 == 0 { change } else { sample::delete(10_000_000 + number % 100) }).unwrap();
+            store.commit(change).unwrap();
             waited.push(begun.elapsed());
         }
         (working.join().unwrap(), Waited(waited))
