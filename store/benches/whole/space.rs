@@ -1,9 +1,12 @@
 //! Space: what a store takes on disk while intents come and go, and only a few are there at a time.
 
 use std::path::Path;
+use std::time::Instant;
+
+use store::{Counters, Limits, Store};
 
 use crate::measure::footprint::on_disk;
-use crate::measure::{self, Kind, Step, ours, table};
+use crate::measure::{self, Kind, Step, ours, sample, table};
 
 /// Intents that are there at a time.
 const LIVE: u32 = 200;
@@ -38,7 +41,46 @@ fn churn(kind: Kind, dir: &Path, pairs: u32, together: u32) -> Vec<[u64; 3]> {
     samples
 }
 
+/// How long commits wait while sled is written anew, and while snapshots replace logs.
+fn pauses() {
+    const RECORDS: u32 = 30_000;
+    let home = tempfile::tempdir().unwrap();
+    let limits = Limits { log_bytes: 16 << 20, sled_bytes: 8 << 20 };
+    let store = Store::open_with(&home.path().join(ours::NAME), sample::NODE, sample::BOOT, limits).unwrap();
+    let subject = ours::Ours(store);
+    measure::fill(&subject, RECORDS / 3);
+    let counters = subject.0.counters().clone();
+    let done = || [&counters.compactions, &counters.snapshots].map(Counters::read);
+    let before = done();
+    let mut took = Vec::new();
+    for number in 0_u32..600_000 {
+        // Every record in turn, so that sled's pages grow old.
+        let change = sample::delete(number / 2 % (RECORDS / 3));
+        let change = if number.is_multiple_of(2) { change } else { sample::put(number / 2 % (RECORDS / 3)) };
+        let begun = Instant::now();
+        subject.0.commit(change).unwrap();
+        took.push(begun.elapsed().as_secs_f64());
+        if done()[0] >= before[0] + 3 {
+            break;
+        }
+    }
+    let after = done();
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| table::ms(took[((took.len() - 1) as f64 * share) as usize]);
+    println!(
+        "\n- sled of {RECORDS} records was written anew {} times and {} snapshots replaced logs while one writer made {} \
+         commits: p50 {}, p99 {}, longest {} (aim: no pause beyond 50 ms)",
+        after[0] - before[0],
+        after[1] - before[1],
+        took.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
 pub(crate) fn run(large: bool) {
+    pauses();
     let pairs: u32 = if large { 1_000_000 } else { 50_000 };
     // A multiple of what is done at a time, so that every store does the same.
     let pairs = pairs.next_multiple_of(SAMPLES * 32);
