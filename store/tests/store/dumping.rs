@@ -84,6 +84,24 @@ fn what_is_restored_dumps_to_the_same_bytes() {
     assert_eq!(open(&other).load().unwrap(), open(&path).load().unwrap());
 }
 
+/// `DRAGLINE_DUMP_ATTACHMENTS` says how large.
+#[test]
+fn a_large_store_is_restored_to_the_same_bytes() {
+    let wanted = std::env::var("DRAGLINE_DUMP_ATTACHMENTS").map_or(100_000, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("store"));
+    for first in (0..wanted).step_by(4000) {
+        (first..wanted.min(first + 4000)).for_each(|number| store.submit(put(number), |answer| answer.unwrap()));
+        // As many as the queue takes, then all of them durable.
+        store.commit(Change::new().put_catalogue("so far", &first.to_string())).unwrap();
+    }
+    let text = text_of(&store, now());
+    assert_eq!(text.lines().count() as u32, 3 * wanted + 3);
+    let other = dir.path().join("other/store");
+    put_back(&other, &text, &ours()).unwrap();
+    assert!(offline(&other, later()) == text, "it is not the same");
+}
+
 #[test]
 fn a_dump_is_one_instant_while_commits_go_on() {
     let dir = tempfile::tempdir().unwrap();
