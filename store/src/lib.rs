@@ -10,6 +10,7 @@
 //! Where one place decides: [`codec`] has the bytes of records, [`trees`] the names of trees and the shapes of keys,
 //! `journal::frame` the bytes of the journal, [`commit`] when something is durable, `recovery` which copy is right.
 
+mod about;
 pub mod change;
 pub mod check;
 pub mod codec;
@@ -20,6 +21,7 @@ pub mod dump;
 mod journal;
 mod limits;
 mod live;
+mod mirror;
 pub mod open;
 mod places;
 mod position;

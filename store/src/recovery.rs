@@ -5,6 +5,7 @@
 //! | neither sled nor journal | a new store |
 //! | sled stands where the journal ends, and adds up | both are used as they are |
 //! | sled is behind the journal | what the journal has more is applied to it |
+//! | the machine went down while sled was open, and the journal is whole | sled is made anew from the journal |
 //! | sled is absent, does not open, or does not add up | it is moved aside and made anew from the journal |
 //! | sled is ahead of the journal, or there is no whole journal | the journal is moved aside and begun anew from sled |
 //! | neither reaches the highest number that was seen | the one that comes furthest is used, and what is lost is said |
@@ -14,16 +15,17 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::codec::{self, MetaText};
-use crate::journal::frame::{self, Write};
-use crate::journal::snapshot::{self, SnapshotError, SnapshotWriter};
+use crate::about::{self, About};
+use crate::journal::frame;
+use crate::journal::snapshot::SnapshotWriter;
 use crate::journal::{Found, JournalDir, ScanError};
-use crate::live::{self, Effect, Live, OpenSled, Size, Touched};
-use crate::open::{FORMAT_VERSION, OpenError, at, meta_value, read_meta};
+use crate::live::{self, Live, OpenSled, Size};
+use crate::mirror::{FillError, fill, replay};
+use crate::open::{FORMAT_VERSION, OpenError, at, meta_value};
 use crate::places::Places;
 use crate::position::{Epoch, Position};
 use crate::sled_dir::{self, SledCopy, sync_path};
-use crate::trees::{self, TreeName, Trees};
+use crate::trees::{self, TreeName};
 use crate::upgrade;
 use crate::upkeep::{SnapshotFailure, write_snapshot};
 
@@ -111,8 +113,9 @@ pub(crate) fn open(
     for _ in 0..4 {
         let found = journal.scan().map_err(scan_error)?;
         let kept = found.snapshot.is_none() && keep(places)?;
-        let sled = match found.is_whole() && sled_dir::went_down(places.sled(), boot_id) {
+        let sled = match found.leads_to(reached) && sled_dir::went_down(places.sled(), boot_id) {
             true => {
+                about::check_journal(places, &found, node)?;
                 tracing::info!("the machine went down: sled is made anew from the journal");
                 at("remove", places.sled(), |path| fs::remove_dir_all(path))?;
                 is_expected = true;
@@ -266,7 +269,7 @@ impl Round<'_> {
             (Base::Sled(_), Some((sled, position))) => self.use_sled(sled, position, size, snapshot),
             (_, sled) => {
                 // Before anything is moved for it.
-                self.check_journals_node()?;
+                about::check_journal(self.places, &self.found, self.node)?;
                 if let Some((sled, position)) = sled {
                     self.replace_sled(sled, position)?;
                 }
@@ -284,7 +287,7 @@ impl Round<'_> {
     ) -> Result<(Option<(OpenSled, Position)>, Size), OpenError> {
         let dir = self.places.sled();
         let stand = live::stand(&sled.trees);
-        let about = read_about(dir, &sled.trees);
+        let about = About::read(dir, &sled.trees);
         let summed = live::add_up(&sled.trees);
         let reason = match (stand, about, summed) {
             (Ok(stand), Ok(about), Ok((digest, size))) => {
@@ -360,7 +363,7 @@ impl Round<'_> {
             replay(&sled.trees, &frame.writes, &mut position, &mut size)
                 .map_err(|error| sled_dir::refused(self.places.sled(), error))?;
         }
-        let format = read_about(self.places.sled(), &sled.trees)?.format;
+        let format = About::read(self.places.sled(), &sled.trees)?.format;
         let journal = self.places.journal();
         if format < FORMAT_VERSION {
             upgrade::to_current(&journal, self.places, sled, position, size, format)?;
@@ -431,27 +434,6 @@ impl Round<'_> {
         sync_path(journal.path())
     }
 
-    /// Refuses another node's journal.
-    fn check_journals_node(&self) -> Result<(), OpenError> {
-        let (Some(node), Some((_, path))) = (self.node, &self.found.snapshot) else { return Ok(()) };
-        let mut found = None;
-        let read = snapshot::read(path, |writes| {
-            let of_node = writes.iter().find(|write| write.tree == TreeName::Meta && write.key == trees::META_NODE);
-            found = of_node.and_then(|write| write.value).map(<[u8]>::to_vec).or(found.take());
-            Ok::<_, SnapshotError>(())
-        });
-        read.map_err(|error| corrupt(self.places, format!("{}: {error}", path.display())))?;
-        match found.map(|value| codec::decode::<MetaText>(&value)) {
-            Some(Ok(MetaText(found))) if found != node => Err(OpenError::OtherNode {
-                path: self.places.journal().path().to_owned(),
-                found,
-                wanted: node.to_owned(),
-            }),
-            // A damaged one is told when sled has been made of it.
-            _ => Ok(()),
-        }
-    }
-
     /// Makes room for a sled from the journal: the old one is another epoch's, or behind what can be reached. Whoever
     /// replaces a state on purpose removes its sled by himself.
     fn replace_sled(&mut self, sled: OpenSled, position: Position) -> Result<(), OpenError> {
@@ -485,81 +467,4 @@ impl Round<'_> {
         at("move into place", self.places.sled(), |path| fs::rename(&unfinished, path))?;
         sync_path(self.places.parent())
     }
-}
-
-/// Why a snapshot's records are not in a new sled.
-#[derive(Debug, thiserror::Error)]
-enum FillError {
-    #[error("{0}")]
-    Snapshot(#[from] SnapshotError),
-    #[error("its records do not add up to what it says")]
-    Digest,
-    #[error("{0}")]
-    Sled(#[from] sled::Error),
-}
-
-/// Puts a snapshot's records into an empty sled.
-fn fill(trees: &Trees, path: &Path, base: Position) -> Result<(), FillError> {
-    let mut digest = crate::position::Digest::default();
-    let read = snapshot::read(path, |writes: &[Write<'_>]| {
-        for write in writes {
-            let value = write.value.unwrap_or_default();
-            digest.add(write.tree, write.key, value);
-            trees.tree(write.tree).insert(write.key, value)?;
-        }
-        Ok::<_, FillError>(())
-    });
-    if read? != base || digest != base.digest {
-        return Err(FillError::Digest);
-    }
-    Ok(live::note_position(trees, base)?)
-}
-
-/// Applies a group of the journal to sled.
-fn replay(trees: &Trees, writes: &[Write<'_>], position: &mut Position, size: &mut Size) -> Result<(), sled::Error> {
-    let mut effect = Effect::new();
-    for write in writes {
-        let old = trees.tree(write.tree).get(write.key)?;
-        if let Some(old) = &old {
-            size.subtract(write.tree, write.key, old);
-        }
-        if let Some(new) = write.value {
-            size.add(write.tree, write.key, new);
-        }
-        let new = write.value.map(<[u8]>::to_vec);
-        effect.insert((write.tree, write.key.to_vec()), Touched { old, new });
-    }
-    let after = crate::commit::after(*position, &effect);
-    let frame = live::frame_of(position.digest, after, &effect);
-    *position = after;
-    live::write(trees, &effect, &frame, after)
-}
-
-/// What a sled says of itself.
-pub(crate) struct About {
-    pub(crate) format: u32,
-    pub(crate) node: String,
-}
-
-impl About {
-    fn check(&self, dir: &Path, node: Option<&str>) -> Result<(), OpenError> {
-        if self.format > FORMAT_VERSION {
-            let (path, found) = (dir.to_owned(), self.format);
-            return Err(OpenError::NewerFormat { path, found, known: FORMAT_VERSION });
-        }
-        if let Some(node) = node.filter(|node| self.node != *node) {
-            let (found, wanted) = (self.node.clone(), node.to_owned());
-            return Err(OpenError::OtherNode { path: dir.to_owned(), found, wanted });
-        }
-        Ok(())
-    }
-}
-
-fn read_about(dir: &Path, trees: &Trees) -> Result<About, OpenError> {
-    let format = read_meta(dir, trees, trees::META_FORMAT)?;
-    let format = format.parse().map_err(|_| OpenError::Corrupt {
-        path: dir.to_owned(),
-        reason: format!("its format version is {format:?}"),
-    })?;
-    Ok(About { format, node: read_meta(dir, trees, trees::META_NODE)? })
 }

@@ -120,11 +120,15 @@ impl Found {
         following
     }
 
-    /// Whether it has a snapshot, all that was logged since can be followed from it, and no damage was found.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Whether it can be used without a look at sled: it has a snapshot, all that was logged since can be followed from it,
+    /// no damage was found, and it goes as far as a witness says that the store has come. Yesterday's journal does not.
+    pub(crate) fn leads_to(&self, reached: Option<Position>) -> bool {
         let Some((snapshot, _)) = self.snapshot else { return false };
         let reach = snapshot.number + self.following(snapshot).len() as u64;
-        self.damage.is_empty() && self.highest(snapshot.epoch).is_none_or(|highest| highest <= reach)
+        let goes_so_far = |reached: Position| reached.epoch == snapshot.epoch && reached.number <= reach;
+        self.damage.is_empty()
+            && self.highest(snapshot.epoch).is_none_or(|highest| highest <= reach)
+            && reached.is_none_or(goes_so_far)
     }
 
     /// The highest number of an epoch that a group in a log has, whether or not it can be reached.

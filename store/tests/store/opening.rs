@@ -132,6 +132,51 @@ fn another_nodes_journal_is_refused_and_the_own_sled_stays() {
     assert_eq!(open(&path).load().unwrap().sandboxes, [sandbox(1)]);
 }
 
+/// A sled that was open when the machine went down is not opened again if the journal has everything; only then.
+#[test]
+fn after_the_machine_went_down_a_sled_that_knows_more_than_the_journal_is_kept() {
+    let next_boot = "5d1a3b2e-0000-4000-8000-000000000002";
+    let (dir, path) = place();
+    let (journal, yesterday) = (path.with_extension("journal"), dir.path().join("yesterday"));
+    let moved_away = |from: &Path, to: &Path| fs::rename(from, to).unwrap();
+    let store = open(&path);
+    store.commit(put(1)).unwrap();
+    store.close();
+    fs::create_dir(&yesterday).unwrap();
+    for name in names(&journal) {
+        fs::copy(journal.join(&name), yesterday.join(&name)).unwrap();
+    }
+    let store = open(&path);
+    store.commit(put(2)).unwrap();
+    store.close();
+    fs::write(path.join("in-use"), BOOT).unwrap();
+    // With its own journal it is made anew, and nothing has to be said of it.
+    fs::write(path.join("stays only with the old one"), "").unwrap();
+    let store = Store::open(&path, NODE, next_boot).unwrap();
+    assert!(store.recovery().is_empty(), "{:?}", store.recovery());
+    assert_eq!(store.load().unwrap().sandboxes, [sandbox(1), sandbox(2)]);
+    store.close();
+    assert!(!path.join("stays only with the old one").exists());
+    fs::write(path.join("in-use"), BOOT).unwrap();
+    // With another node's it is left alone.
+    let (own, other) = (dir.path().join("own"), dir.path().join("other/store"));
+    moved_away(&journal, &own);
+    let lock = fs::read(path.with_extension("lock")).unwrap();
+    fs::remove_file(path.with_extension("lock")).unwrap();
+    drop(Store::open(&other, "node2", BOOT).unwrap());
+    moved_away(&other.with_extension("journal"), &journal);
+    let error = Store::open(&path, NODE, "another boot").unwrap_err();
+    assert!(matches!(error, OpenError::OtherNode { .. }), "{error}");
+    assert!(path.join("db").is_file());
+    fs::remove_dir_all(&journal).unwrap();
+    // With yesterday's it is what counts.
+    fs::write(path.with_extension("lock"), lock).unwrap();
+    moved_away(&yesterday, &journal);
+    let store = Store::open(&path, NODE, "another boot").unwrap();
+    assert_eq!(store.recovery().lost, None);
+    assert_eq!(store.load().unwrap().sandboxes, [sandbox(1), sandbox(2)]);
+}
+
 #[test]
 fn of_what_is_moved_aside_the_newest_stay() {
     let (_dir, path) = place();
