@@ -4,7 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResourceExt, Resource};
 use serde_json::Value;
 
-use super::{SpiderCoordinator, SpiderEndpoint, SpiderIPPool, SpiderMultusConfig, SpiderReservedIP, SpiderSubnet};
+use super::{
+    SpiderCoordinator, SpiderEndpoint, SpiderIPPool, SpiderIPShard, SpiderMultusConfig, SpiderReservedIP, SpiderSubnet,
+};
 
 /// The definitions of all kinds, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -18,12 +20,29 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         definition::<SpiderCoordinator>(),
         endpoint,
         definition::<SpiderIPPool>(),
+        shard(),
         definition::<SpiderMultusConfig>(),
         definition::<SpiderReservedIP>(),
         definition::<SpiderSubnet>(),
     ];
     all.sort_by(|one, other| one.spec.names.plural.cmp(&other.spec.names.plural));
     all
+}
+
+/// A shard comes into being with all of its slots free: a create cannot set the status, and a patch that tests a slot needs
+/// the slot to be there.
+fn shard() -> CustomResourceDefinition {
+    let mut definition = definition::<SpiderIPShard>();
+    let free = serde_json::json!({"slots": vec![""; super::ip_shard::SLOTS]});
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            let default = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON(free.clone());
+            status.default = Some(default);
+        }
+    }
+    definition
 }
 
 /// The definition as YAML, one document without separator. Equal definitions give equal bytes.
@@ -145,6 +164,7 @@ mod tests {
                 "SpiderCoordinator spidercoordinators scc Cluster status 0",
                 "SpiderEndpoint spiderendpoints se Namespaced - 6",
                 "SpiderIPPool spiderippools sp Cluster status 9",
+                "SpiderIPShard spideripshards sis Cluster status 3",
                 "SpiderMultusConfig spidermultusconfigs smc Namespaced - 0",
                 "SpiderReservedIP spiderreservedips sr Cluster - 1",
                 "SpiderSubnet spidersubnets ss Cluster status 4",
@@ -220,6 +240,11 @@ mod tests {
                 ".spec.ipVersion enum [4,6]",
                 r#".spec.routes[] required ["dst","gw"]"#,
                 ".status.allocatedIPCount minimum 0",
+                r#".status.conditions[] required ["lastTransitionTime","message","reason","status","type"]"#,
+                ".status.fairShare minimum 0",
+                ".status.leasedIPCount minimum 0",
+                ".status.shardSize minimum 64",
+                ".status.shardSize maximum 4096",
                 ".status.totalIPCount minimum 0",
             ]
         );

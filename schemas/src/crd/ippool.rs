@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,7 @@ pub struct SpiderIPPoolSpec {
 }
 
 /// What of a pool is in use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpiderIPPoolStatus {
     /// The addresses in use as the text of a JSON object: the address is the key, pod as namespace/name and podUid are
@@ -111,6 +111,25 @@ pub struct SpiderIPPoolStatus {
     #[serde(rename = "allocatedIPCount", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub allocated_ip_count: Option<i64>,
+    /// How many addresses nodes hold, in use or ready to be given: at least those in use, at most the total.
+    #[serde(rename = "leasedIPCount", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub leased_ip_count: Option<i64>,
+    /// How many addresses a shard of the pool covers. It is set by the first node that needs one, and never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 64, max = 4096))]
+    pub shard_size: Option<u32>,
+    /// How many addresses beyond its need a node may keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub fair_share: Option<i64>,
+    /// The nodes that have found no free address and wait for one, each with the time since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<String, String>,
+    /// What else is to be said about the pool, by type.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// Who uses an address: a value of the JSON object in `status.allocatedIPs`.
@@ -140,6 +159,7 @@ impl SpiderIPPoolStatus {
             allocated_ips: if users.is_empty() { None } else { text() },
             total_ip_count: Some(total),
             allocated_ip_count: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
+            ..Self::default()
         }
     }
 }
