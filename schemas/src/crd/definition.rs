@@ -40,6 +40,10 @@ fn shard() -> CustomResourceDefinition {
         if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
             let default = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON(free.clone());
             status.default = Some(default);
+            // An empty list is what reading forgives, and not what is valid.
+            for slots in status.properties.iter_mut().filter_map(|properties| properties.get_mut("slots")) {
+                slots.default = None;
+            }
         }
     }
     definition
@@ -95,6 +99,10 @@ fn tidy(tree: &mut Value) {
             // A property of one of these names would be an object.
             if map.get("nullable").is_some_and(Value::is_boolean) {
                 map.remove("nullable");
+            }
+            // The API server knows no unsigned numbers, and warns; the bounds say it.
+            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+                map.remove("format");
             }
             if let Some(Value::String(text)) = map.get_mut("description") {
                 let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
