@@ -48,7 +48,7 @@ pub use dump::{DumpError, Dumped};
 pub use limits::Limits;
 pub use open::{Meta, OpenError};
 pub use recovery::Recovery;
-pub use snapshot::{ReadError, Snapshot, Unreadable};
+pub use snapshot::{ReadError, Snapshot, Texts, Unreadable};
 
 use commit::Committer;
 use live::Live;
@@ -151,6 +151,14 @@ impl Store {
     /// Reads a text of the catalogue.
     pub fn catalogue_get(&self, key: &str) -> Result<Option<String>, ReadError> {
         snapshot::catalogue_get(&self.live, key)
+    }
+
+    /// Reads the texts of the catalogue whose keys begin so.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn catalogue(&self, prefix: &str) -> Result<Texts, ReadError> {
+        snapshot::catalogue(&self.live, prefix)
     }
 
     /// What the store says about itself.

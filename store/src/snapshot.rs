@@ -25,6 +25,15 @@ pub struct Snapshot {
     pub unreadable: Vec<Unreadable>,
 }
 
+/// Texts of the catalogue.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Texts {
+    /// Keys and texts, in the order of the keys.
+    pub texts: Vec<(String, String)>,
+    /// The keys of those that are not as they were written.
+    pub unreadable: Vec<String>,
+}
+
 /// A record that is not used, because it is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
@@ -124,4 +133,19 @@ pub(crate) fn catalogue_get(live: &Live, key: &str) -> Result<Option<String>, Re
         .map(|value| codec::decode(&value).map(|CatalogueText(text)| text))
         .transpose()
         .map_err(|source| ReadError::Unreadable { tree, key: key.to_owned(), source })
+}
+
+pub(crate) fn catalogue(live: &Live, prefix: &str) -> Result<Texts, ReadError> {
+    let tree = TreeName::Catalogue;
+    let trees = live.trees().ok_or(ReadError::Closed)?;
+    let mut found = Texts::default();
+    for entry in trees.tree(tree).scan_prefix(prefix) {
+        let (key, value) = entry.map_err(|source| ReadError::Sled { tree, source })?;
+        let key = String::from_utf8_lossy(&key).into_owned();
+        match codec::decode(&value) {
+            Ok(CatalogueText(text)) => found.texts.push((key, text)),
+            Err(_) => found.unreadable.push(key),
+        }
+    }
+    Ok(found)
 }

@@ -9,6 +9,7 @@
 //! show ────── `ip rule` and its like, by an independent witness where there is one
 //! Picture ─── a namespace as text, to be compared; Witness waits for one, and sees every change
 //! Metrics ─── the agent's own numbers
+//! Cluster ─── etcd and an API server, kubectl
 //! Stage ───── all of it together: a scene, an agent, and pods attached by the runtime's part
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod cluster;
 pub mod dnat;
 pub mod metrics;
 pub mod picture;

@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::node::NodeState;
 use crate::worker::Workers;
-use crate::{estranged, events, http, manifests, server, spool};
+use crate::{cluster, estranged, events, http, manifests, server, spool};
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct Config {
     /// This node's name.
     pub node_name: String,
     /// Where the declared objects are.
-    pub manifests: PathBuf,
+    pub source: Source,
     /// Where the runtime keeps the network namespaces of pods.
     pub netns_dirs: Vec<PathBuf>,
     /// Where metrics and health are served.
@@ -39,6 +39,15 @@ impl Config {
     pub fn spool_dir(&self) -> PathBuf {
         self.state_dir.join(wire::SPOOL_DIR)
     }
+}
+
+/// Where the declared objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In the files of a folder; the node holds all pools whole.
+    Manifests(PathBuf),
+    /// In a cluster; the node holds what it has leased.
+    Cluster(cluster::Config),
 }
 
 /// Why an agent cannot start.
@@ -61,6 +70,9 @@ pub enum StartError {
     /// The kernel.
     #[error("netlink is not available: {0}; the agent needs CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     Kernel(String),
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] crate::kubernetes::ClientError),
     /// A socket or port.
     #[error("cannot listen at {0}: {1}")]
     Listen(String, std::io::Error),
@@ -80,6 +92,8 @@ pub struct Agent {
     pub workers: Workers,
     /// Numbers.
     pub metrics: Metrics,
+    /// The cluster, where there is one.
+    pub cluster: Option<cluster::State>,
     /// Records that could not be used.
     pub record_faults: Vec<String>,
     catalogue: RwLock<Arc<Catalogue>>,
@@ -100,8 +114,11 @@ impl Agent {
 
     /// Takes over what is declared; sandboxes whose plan changes by it are reconciled.
     pub fn declare(self: &Arc<Self>, catalogue: Catalogue) {
-        self.ledger.declare(&catalogue);
-        for fault in &catalogue.faults {
+        let before = self.catalogue();
+        if !self.has_catalogue.load(Ordering::Acquire) || !catalogue.has_the_addresses_of(&before) {
+            self.ledger.declare(&catalogue);
+        }
+        for fault in catalogue.faults.iter().filter(|fault| !before.faults.contains(fault)) {
             tracing::warn!(%fault, "declared objects are in conflict");
         }
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
@@ -138,11 +155,16 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let node_name = config.node_name.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&store_dir, &node_name, &boot_id)).await;
     let store = opened.map_err(|error| StartError::Kernel(error.to_string()))??;
-    let (ledger, record_faults) = Ledger::load(store)?;
+    let (ledger, record_faults) = Ledger::load(store, matches!(config.source, Source::Cluster(_)))?;
     estranged::find(&kernel, &ledger, &config.netns_dirs);
     for fault in &record_faults {
         tracing::error!(%fault, "a record of the store is not used");
     }
+    let node = config.node_name.clone();
+    let cluster = match &config.source {
+        Source::Manifests(_) => None,
+        Source::Cluster(config) => Some(cluster::State::new(config.clone(), ledger.store(), &node).await?),
+    };
     let (stop, _) = watch::channel(false);
     let agent = Arc::new(Agent {
         ledger,
@@ -150,6 +172,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         node: NodeState::default(),
         workers: Workers::default(),
         metrics: Metrics::default(),
+        cluster,
         record_faults,
         catalogue: RwLock::default(),
         has_catalogue: AtomicBool::new(false),
@@ -160,7 +183,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let mut tasks = tokio::task::JoinSet::new();
     let mut to_the_end = tokio::task::JoinSet::new();
     events::start(&agent, &mut tasks);
-    manifests::start(&agent, &mut tasks).await;
+    match &agent.config.source {
+        Source::Manifests(directory) => manifests::start(&agent, directory.clone(), &mut tasks).await,
+        Source::Cluster(_) => cluster::start(&agent, &mut tasks),
+    }
     // After what is declared: the first look at the node is followed by one at every sandbox.
     crate::node::start(&agent, &mut to_the_end);
     spool::start(&agent, &mut tasks).await?;

@@ -14,7 +14,7 @@ use schemas::crd::subnet::SpiderSubnet;
 use schemas::intent::CoordinatorSettings;
 
 /// One object of the kinds that dragline reads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// A pool.
     IpPool(SpiderIPPool),
@@ -51,6 +51,21 @@ pub struct Marks {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The object that controls it, of a pod.
+    pub owner: Option<Owner>,
+    /// It is being deleted.
+    pub is_terminating: bool,
+}
+
+/// An object that controls another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Metadata {
@@ -61,11 +76,15 @@ impl Metadata {
 
 impl Marks {
     fn of(object: Metadata) -> Self {
-        let ObjectMeta { uid, labels, annotations, .. } = object.metadata;
+        let ObjectMeta { uid, labels, annotations, owner_references, deletion_timestamp, .. } = object.metadata;
+        let mut owners = owner_references.unwrap_or_default().into_iter();
+        let controller = owners.find(|owner| owner.controller == Some(true));
         Self {
             uid: uid.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
             annotations: annotations.unwrap_or_default(),
+            owner: controller.map(|owner| Owner { api_version: owner.api_version, kind: owner.kind, name: owner.name }),
+            is_terminating: deletion_timestamp.is_some(),
         }
     }
 }
@@ -173,6 +192,13 @@ impl Catalogue {
             }
         }
         self.faults.extend(found);
+    }
+
+    /// Whether the same addresses may be given.
+    pub fn has_the_addresses_of(&self, other: &Self) -> bool {
+        let is_same =
+            |(name, pool): (&String, &Pool)| other.pools.get(name).is_some_and(|known| known.ranges == pool.ranges);
+        self.reserved == other.reserved && self.pools.len() == other.pools.len() && self.pools.iter().all(is_same)
     }
 
     /// The settings of the coordinator when they can be used.

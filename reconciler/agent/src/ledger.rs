@@ -14,10 +14,12 @@ use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, AllocationState, Attachment, Sandbox};
 use schemas::name::{AttachmentKey, ContainerId, IfName};
 use store::{Change, CommitError, Snapshot, Store};
-use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
 
 use crate::catalogue::{Catalogue, Pool};
+use crate::cooling::{self, Cooling, Freed};
 use crate::history::History;
+use crate::leased::Leased;
 
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,10 @@ struct State {
     history: History,
     /// Addresses that are found in use and that no record tells of.
     estranged: BTreeSet<IpAddr>,
+    cooling: Cooling,
+    leased: Leased,
+    /// Pools as declared, without what is in use: spaces are made of them when leases change.
+    declared: BTreeMap<String, PoolSpace>,
 }
 
 /// A pool's numbers.
@@ -112,17 +118,22 @@ pub struct PoolCounts {
 /// The ledger.
 pub struct Ledger {
     store: Store,
+    /// The node holds of each pool what it has leased, rather than all.
+    is_leasing: bool,
+    /// Leases change one at a time.
+    lease_turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     locks: Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>,
     released: Notify,
+    version: watch::Sender<u64>,
 }
 
 impl Ledger {
-    /// Reads the store.
+    /// Reads the store. The node holds all of its pools, or, leasing, what is recorded of them.
     ///
     /// # Errors
     /// When it cannot be read. Records that cannot be used are returned as texts; they stay where they are.
-    pub fn load(store: Store) -> Result<(Self, Vec<String>), store::ReadError> {
+    pub fn load(store: Store, is_leasing: bool) -> Result<(Self, Vec<String>), store::ReadError> {
         let snapshot = store.load()?;
         let mut faults: Vec<String> = store.recovery().sentences();
         faults.extend(snapshot.unreadable.iter().map(unusable));
@@ -150,7 +161,17 @@ impl Ledger {
         state.allocations =
             snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
         state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
-        let ledger = Self { store, state: Mutex::new(state), locks: Mutex::default(), released: Notify::new() };
+        state.cooling = Cooling::load(&store);
+        state.leased = Leased::of(snapshot.leases);
+        let ledger = Self {
+            store,
+            is_leasing,
+            lease_turn: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+            locks: Mutex::default(),
+            released: Notify::new(),
+            version: watch::Sender::new(0),
+        };
         Ok((ledger, faults))
     }
 
@@ -162,6 +183,11 @@ impl Ledger {
     /// The store below, for its counters and the catalogue.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Counts the changes that have been published.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Waits for the turn to change this sandbox.
@@ -221,15 +247,15 @@ impl Ledger {
     /// Takes over what pools there are.
     pub fn declare(&self, catalogue: &Catalogue) {
         let reserved = AddressSet::from_ranges(catalogue.reserved.iter().copied());
-        let mut spaces: BTreeMap<String, PoolSpace> =
+        let declared: BTreeMap<String, PoolSpace> =
             catalogue.pools.iter().map(|(name, pool)| (name.clone(), space(pool, &reserved))).collect();
         let mut state = self.state();
-        for space in spaces.values_mut() {
-            for address in state.allocations.keys().chain(&state.reserved).chain(&state.estranged) {
-                space.take(*address);
-            }
+        let names: Vec<String> = declared.keys().cloned().collect();
+        state.declared = declared;
+        state.spaces.clear();
+        for name in names {
+            state.make_space(&name, self.is_leasing);
         }
-        state.spaces = spaces;
     }
 
     /// Says which addresses are in use although no record tells of them: none of them is given to anybody, and those of
@@ -259,10 +285,15 @@ impl Ledger {
         self.state().history.entries()
     }
 
-    /// Reserves the first free address of a pool; None when there is none.
-    pub fn reserve(&self, pool: &str) -> Option<IpAddr> {
+    /// Reserves a free address of a pool: the one that was this user's, else the first that has not been in use lately, else
+    /// the one that came back longest ago; None when there is none.
+    pub fn reserve(&self, pool: &str, user: &str) -> Option<IpAddr> {
         let mut state = self.state();
-        let address = state.spaces.get(pool)?.first_free()?;
+        let space = state.spaces.get(pool)?;
+        let is_free = |address: &IpAddr| space.is_free(*address);
+        let own = state.cooling.last_of(user).find(is_free);
+        let fresh = || space.first_free_except(|address| state.cooling.contains(address));
+        let address = own.or_else(fresh).or_else(|| state.cooling.oldest_first().find(is_free))?;
         state.reserved.insert(address);
         for space in state.spaces.values_mut() {
             space.take(address);
@@ -287,14 +318,22 @@ impl Ledger {
     /// When it did not become durable; nothing is published then, and reservations are given back.
     pub async fn commit(&self, container: &ContainerId, update: Update) -> Result<(), CommitError> {
         let before = self.sandbox(container);
-        let history = self.state().history.tell(container, before.as_deref(), &update, SystemTime::now());
+        let now = SystemTime::now();
+        let history = self.state().history.tell(container, before.as_deref(), &update, now);
         let change = history.into_change(change_of(container, &update));
-        let (tell, told) = oneshot::channel();
-        self.store.submit(change, move |result| {
-            // The asker may have gone; the change stands all the same.
-            let _ = tell.send(result);
-        });
-        let result = told.await.unwrap_or(Err(CommitError::Closed));
+        let now_ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let given = update.allocations.iter().filter(|allocation| allocation.state == AllocationState::Held);
+        let given = given.map(|allocation| allocation.address);
+        let freed = |address: &IpAddr| {
+            let mut attachments = before.iter().flat_map(|records| records.attachments.values());
+            let has =
+                |attachment: &&Attachment| attachment.addresses.iter().any(|found| found.address.ip() == *address);
+            let user = attachments.find(has).map(|last| cooling::user(&last.pod, last.key.ifname.as_str()));
+            (*address, Freed { since_ms: now_ms, user: user.unwrap_or_default() })
+        };
+        let freed = update.freed.iter().map(freed).collect();
+        let change = self.state().cooling.note(change, freed, given);
+        let result = self.record(change).await;
         if let Err(error) = result {
             // An address that the store knows as another's stays reserved: it is not offered again.
             let is_taken = matches!(error, CommitError::AddressTaken { .. } | CommitError::UnreadableAllocation { .. });
@@ -309,6 +348,19 @@ impl Ledger {
         self.publish(container, update);
         self.state().history.publish(history);
         Ok(())
+    }
+
+    /// Makes a change durable that is about no sandbox.
+    ///
+    /// # Errors
+    /// When it did not become durable.
+    pub async fn record(&self, change: Change) -> Result<(), CommitError> {
+        let (tell, told) = oneshot::channel();
+        self.store.submit(change, move |result| {
+            // The asker may have gone; the change stands all the same.
+            let _ = tell.send(result);
+        });
+        told.await.unwrap_or(Err(CommitError::Closed))
     }
 
     fn publish(&self, container: &ContainerId, update: Update) {
@@ -337,13 +389,101 @@ impl Ledger {
             }
         }
         drop(state);
+        self.version.send_modify(|version| *version += 1);
         if has_freed {
             self.released.notify_waiters();
         }
     }
 }
 
+/// Leases.
+impl Ledger {
+    /// What the node holds of a pool.
+    pub fn held(&self, pool: &str) -> AddressSet {
+        self.state().leased.set(pool)
+    }
+
+    /// The pools of which the node holds something.
+    pub fn leased_pools(&self) -> Vec<String> {
+        self.state().leased.pools().cloned().collect()
+    }
+
+    /// What the node holds of a pool and has not given: what it may give up, the best kept one last.
+    pub fn idle(&self, pool: &str) -> Vec<IpAddr> {
+        let state = self.state();
+        let mut held = state.leased.set(pool);
+        for address in state.allocations.keys().chain(&state.reserved).chain(&state.estranged) {
+            held.remove(*address);
+        }
+        let mut idle: Vec<IpAddr> = held.iter().flat_map(|(first, last)| plan::allocate::each(first, last)).collect();
+        idle.reverse();
+        idle
+    }
+
+    /// Makes addresses the node's: they are given from when this returns.
+    ///
+    /// # Errors
+    /// When it did not become durable; then they are not given.
+    pub async fn hold(&self, pool: &str, gained: &AddressSet, epoch: u64) -> Result<(), CommitError> {
+        let _turn = self.lease_turn.lock().await;
+        let (change, after) = self.state().leased.with(pool, gained, epoch);
+        if !change.is_empty() {
+            self.record(change).await?;
+        }
+        let mut state = self.state();
+        state.leased = after;
+        state.make_space(pool, self.is_leasing);
+        drop(state);
+        self.released.notify_waiters();
+        Ok(())
+    }
+
+    /// Makes addresses the node's no more, those of them that nobody has; returns these. They are not given from when
+    /// this is called.
+    ///
+    /// # Errors
+    /// When it did not become durable; then they are the node's as before.
+    pub async fn let_go(&self, pool: &str, wanted: &[IpAddr]) -> Result<Vec<IpAddr>, CommitError> {
+        let _turn = self.lease_turn.lock().await;
+        let (gone, change, before) = {
+            let mut state = self.state();
+            let is_idle = |address: &IpAddr| {
+                !state.allocations.contains_key(address)
+                    && !state.reserved.contains(address)
+                    && !state.estranged.contains(address)
+            };
+            let gone: Vec<IpAddr> = wanted.iter().copied().filter(is_idle).collect();
+            let (change, after) = state.leased.without(pool, &crate::leased::set_of(&gone));
+            let before = std::mem::replace(&mut state.leased, after);
+            state.make_space(pool, self.is_leasing);
+            (gone, change, before)
+        };
+        if change.is_empty() {
+            return Ok(gone);
+        }
+        if let Err(error) = self.record(change).await {
+            let mut state = self.state();
+            state.leased = before;
+            state.make_space(pool, self.is_leasing);
+            return Err(error);
+        }
+        Ok(gone)
+    }
+}
+
 impl State {
+    /// A pool's addresses as declared, held and in use.
+    fn make_space(&mut self, pool: &str, is_leasing: bool) {
+        let Some(mut space) = self.declared.get(pool).cloned() else { return };
+        if is_leasing {
+            space.keep_only(&self.leased.set(pool));
+        }
+        for address in self.allocations.keys().chain(&self.reserved).chain(&self.estranged) {
+            space.take(*address);
+        }
+        self.spaces.insert(pool.to_owned(), space);
+    }
+
     fn give_back(&mut self, address: IpAddr) {
         self.reserved.remove(&address);
         if !self.allocations.contains_key(&address) && !self.estranged.contains(&address) {

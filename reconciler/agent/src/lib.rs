@@ -2,21 +2,25 @@
 //!
 //! A CNI call records an intent ([`call`]) in the store by way of the [`ledger`]; a worker per sandbox ([`worker`])
 //! makes the kernel follow ([`pass`]), for as long as the pod lives, prompted by kernel [`events`]. What is declared
-//! comes from [`manifests`] as a [`catalogue`].
+//! comes from [`manifests`], or from the API server ([`cluster`]), as a [`catalogue`]. The [`controller`] is a process of its own.
 
 pub mod agent;
 pub mod call;
 pub mod catalogue;
+pub mod cluster;
 pub mod command;
 pub mod conflists;
 pub mod controller;
+pub mod cooling;
 pub mod document;
+pub mod endpoint;
 pub mod estranged;
 pub mod events;
 pub mod fight;
 pub mod history;
 pub mod http;
 pub mod kubernetes;
+pub mod leased;
 pub mod ledger;
 pub mod manifests;
 pub mod merge;

@@ -134,8 +134,7 @@ fn read_text(file: &Path) -> std::io::Result<String> {
 }
 
 /// Reads once, then watches.
-pub async fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
-    let directory = agent.config.manifests.clone();
+pub async fn start(agent: &Arc<Agent>, directory: PathBuf, tasks: &mut JoinSet<()>) {
     let wake = Arc::new(Notify::new());
     let watcher = watch(&directory, &wake);
     let mut manifests = Manifests::default();

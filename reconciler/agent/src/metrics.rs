@@ -23,6 +23,10 @@ pub struct Metrics {
     pub calls: Counter,
     /// Calls answered with an error.
     pub call_errors: Counter,
+    /// SpiderEndpoints written or deleted.
+    pub endpoint_writes: Counter,
+    /// Claims and releases of addresses sent to the API server.
+    pub lease_writes: Counter,
 }
 
 /// All numbers as text.
@@ -44,6 +48,8 @@ pub fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
         ("kernel_events", "Kernel events read", &metrics.events),
         ("calls", "Calls of plugins and the command line", &metrics.calls),
         ("call_errors", "Calls that ended in an error", &metrics.call_errors),
+        ("endpoint_writes", "SpiderEndpoints written or deleted", &metrics.endpoint_writes),
+        ("lease_writes", "Claims and releases of addresses sent to the API server", &metrics.lease_writes),
     ];
     for (name, help, counter) in counters {
         registry.register(name, help, counter.clone());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use ipnetwork::IpNetwork;
 use schemas::crd::ippool::{PoolIpUser, SpiderIPPoolStatus};
 use schemas::history::{HistoryEntry, HistoryEvent};
 use schemas::intent::Attachment;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::call::pod_name;
-use crate::readiness;
+use crate::{endpoint, readiness};
 
 /// The objects of a kind, sorted by name.
 pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
@@ -58,61 +57,15 @@ fn pools(agent: &Agent) -> Vec<Value> {
 }
 
 fn endpoints(agent: &Agent) -> Vec<Value> {
-    let mut pods: BTreeMap<(String, String), Vec<(String, Attachment)>> = BTreeMap::new();
-    for records in agent.ledger.sandboxes() {
-        for attachment in records.by_ordinal().into_iter().filter(|attachment| !attachment.is_withdrawn()) {
-            let namespace = attachment.pod.namespace.clone();
-            pods.entry((namespace, pod_name(&records).rsplit('/').next().unwrap_or_default().to_owned()))
-                .or_default()
-                .push((attachment.key.ifname.to_string(), attachment));
-        }
-    }
-    pods.into_iter()
-        .map(|((namespace, name), attachments)| {
-            let uid = attachments.first().map(|(_, attachment)| attachment.pod.uid.clone()).unwrap_or_default();
-            let ips: Vec<Value> =
-                attachments.iter().map(|(ifname, attachment)| endpoint_ip(ifname, attachment)).collect();
-            json!({
-                "apiVersion": "spiderpool.spidernet.io/v2beta1",
-                "kind": "SpiderEndpoint",
-                "metadata": {"namespace": namespace, "name": name},
-                "status": {
-                    "current": {"uid": uid, "node": agent.config.node_name, "ips": ips},
-                    "ownerControllerType": "Pod",
-                    "ownerControllerName": name,
-                },
-            })
+    let object = |((namespace, name), endpoint): ((String, String), endpoint::Endpoint)| {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1",
+            "kind": "SpiderEndpoint",
+            "metadata": {"namespace": namespace, "name": name},
+            "status": endpoint.status,
         })
-        .collect()
-}
-
-fn endpoint_ip(ifname: &str, attachment: &Attachment) -> Value {
-    let mut ip = json!({"interface": ifname, "vlan": 0});
-    for (assigned, family) in attachment.addresses.iter().map(|assigned| match assigned.address {
-        IpNetwork::V4(_) => (assigned, "ipv4"),
-        IpNetwork::V6(_) => (assigned, "ipv6"),
-    }) {
-        ip[family] = json!(assigned.address);
-        ip[format!("{family}Pool")] = json!(assigned.pool);
-        if let Some(gateway) = assigned.gateway {
-            ip[format!("{family}Gateway")] = json!(gateway);
-            let has_default = attachment.routes.iter().any(|route| route.dst.prefix() == 0);
-            ip["cleanGateway"] = json!(!has_default);
-        }
-    }
-    let further: Vec<Value> = attachment
-        .routes
-        .iter()
-        .filter(|route| route.dst.prefix() != 0)
-        .filter_map(|route| Some(json!({"dst": route.dst, "gw": route.gateway?})))
-        .collect();
-    if !further.is_empty() {
-        ip["routes"] = json!(further);
-    }
-    if let Some(link) = &attachment.link {
-        ip["mac"] = json!(link.mac);
-    }
-    ip
+    };
+    endpoint::all(agent).into_iter().map(object).collect()
 }
 
 fn attachments(agent: &Agent) -> Vec<Value> {

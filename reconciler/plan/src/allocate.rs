@@ -117,6 +117,13 @@ impl AddressSet {
         }
     }
 
+    /// Takes all out that is not in the other set.
+    pub fn intersect(&mut self, other: &Self) {
+        let mut beyond = self.clone();
+        beyond.subtract(other);
+        self.subtract(&beyond);
+    }
+
     /// Takes all of the other set out.
     pub fn subtract(&mut self, other: &Self) {
         for (first, last) in other.iter() {
@@ -167,6 +174,16 @@ impl AddressSet {
     }
 }
 
+/// The addresses of an inclusive range of one family, one by one; none of a range of two.
+pub fn each(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let numbers = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => Some(u128::from(first.to_bits())..=u128::from(last.to_bits())),
+        (IpAddr::V6(first), IpAddr::V6(last)) => Some(first.to_bits()..=last.to_bits()),
+        _ => None,
+    };
+    numbers.into_iter().flatten().map(move |number| if first.is_ipv4() { v4(number) } else { v6(number) })
+}
+
 fn v4(number: u128) -> IpAddr {
     // Only IPv4 addresses come into that family's intervals; the mask makes the narrowing exact.
     IpAddr::V4(Ipv4Addr::from_bits((number & u128::from(u32::MAX)) as u32))
@@ -215,9 +232,30 @@ impl PoolSpace {
         Self { free: usable.clone(), usable, total, used: AddressSet::default() }
     }
 
+    /// Lets only these be given: what the node holds of a pool that it shares. The total stays the pool's.
+    pub fn keep_only(&mut self, held: &AddressSet) {
+        self.usable.intersect(held);
+        self.free.intersect(held);
+    }
+
     /// The lowest address that can be given.
     pub fn first_free(&self) -> Option<IpAddr> {
         self.free.first()
+    }
+
+    /// The lowest address that can be given and is none of the others: O(those of the others that are skipped).
+    pub fn first_free_except(&self, is_other: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        self.free.iter().find_map(|(first, last)| each(first, last).find(|address| !is_other(*address)))
+    }
+
+    /// What can be given now.
+    pub fn free(&self) -> &AddressSet {
+        &self.free
+    }
+
+    /// What may be given at all, taken or not.
+    pub fn usable(&self) -> &AddressSet {
+        &self.usable
     }
 
     /// Whether that address can be given.

@@ -13,6 +13,7 @@
 pub mod allocate;
 pub mod desired;
 mod diff;
+pub mod lease;
 pub mod node;
 pub mod object;
 pub mod ownership;

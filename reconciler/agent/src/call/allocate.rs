@@ -20,9 +20,12 @@ use crate::catalogue::Catalogue;
 use crate::ledger::{SandboxRecords, Update};
 use crate::selection::{self, Candidates, Selection};
 use crate::worker::Cause;
+use crate::{cluster, cooling};
 
 /// How long an exhausted pool is waited for when addresses of it are on their way back.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it is waited for in a cluster, where other nodes give addresses up.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What an attachment gets from our pools.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,7 @@ pub(super) struct Given {
 /// Answers ADD of `spiderpool`.
 pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: Instant) -> Result<Answer, CniError> {
     let netns = place::identify(agent, &call.place).await?;
+    let begun = Instant::now();
     loop {
         // Before looking for an address: one that comes back after the look must not be missed.
         let released = agent.ledger.released();
@@ -42,11 +46,12 @@ pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: I
         if let Some(result) = retry(agent, &call.place, &records, &netns) {
             return Ok(Answer::Result(result));
         }
+        cluster::pod_seen(agent, &call.place.pod, deadline).await?;
         let given = match choose(agent, &call.place, &call.ipam) {
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
-                refusal.wait(released, deadline).await?;
+                refusal.wait(agent, &call.place, released, begun, deadline).await?;
                 continue;
             }
         };
@@ -87,25 +92,41 @@ pub(super) fn is_taken(error: &CommitError) -> bool {
 pub(super) struct Refusal {
     error: CniError,
     may_come_back: bool,
+    /// The pools that were tried, in a cluster: asked for, they may get addresses.
+    pools: Vec<String>,
 }
 
 impl Refusal {
-    /// Waits for an address to come back; `released` was created before the look that found none.
+    /// Waits for an address to come back; `released` was created before the look that found none, `begun` is when the
+    /// call came.
     ///
     /// # Errors
     /// When none is on its way, or none came in time.
-    pub(super) async fn wait(self, released: Notified<'_>, deadline: Instant) -> Result<(), CniError> {
-        if !self.may_come_back {
+    pub(super) async fn wait(
+        self,
+        agent: &Agent,
+        place: &Place,
+        released: Notified<'_>,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<(), CniError> {
+        let cluster = agent.cluster.as_ref().filter(|_| !self.pools.is_empty());
+        let _asked = cluster.map(|cluster| cluster.ask(&self.pools, place));
+        if !self.may_come_back && cluster.is_none() {
             return Err(self.error);
         }
-        let until = deadline.min(Instant::now() + PATIENCE);
+        let until = match cluster {
+            Some(_) => begun + CLUSTER_PATIENCE,
+            None => Instant::now() + PATIENCE,
+        };
+        let until = deadline.min(until);
         tokio::time::timeout_at(until, released).await.map_err(|_| self.error)
     }
 }
 
 /// Reserves an address of every family that is asked for: all or none.
 pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Result<Given, Refusal> {
-    let refuse = |error: CniError| Refusal { error, may_come_back: false };
+    let refuse = |error: CniError| Refusal { error, may_come_back: false, pools: Vec::new() };
     if !agent.has_synced() {
         let text = "the agent has not read its pools yet: try again";
         return Err(refuse(CniError::new(CniError::TRY_AGAIN, text)));
@@ -119,6 +140,12 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
             return Ok(Given { addresses: known.addresses.clone(), routes: known.routes.clone() });
         }
     }
+    if let Some(cluster) = &agent.cluster {
+        let may_give = cluster.standing().may_give(agent.kernel.boot_id(), cluster.config.lease_ttl);
+        may_give.map_err(|reason| {
+            refuse(CniError::new(CniError::TRY_AGAIN, format!("no new addresses are given: {reason}")))
+        })?;
+    }
     let catalogue = agent.catalogue();
     let request = selection::Request {
         pod: &place.pod,
@@ -131,7 +158,7 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         .map_err(|error| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string())))?;
     let mut given = Given::default();
     for candidates in &selection.families {
-        let Some((pool, address)) = reserve(agent, candidates) else {
+        let Some((pool, address)) = reserve(agent, place, candidates) else {
             given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
             return Err(exhausted(agent, place, candidates));
         };
@@ -144,8 +171,9 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     Ok(given)
 }
 
-fn reserve(agent: &Agent, candidates: &Candidates) -> Option<(String, IpAddr)> {
-    candidates.pools.iter().find_map(|pool| Some((pool.clone(), agent.ledger.reserve(pool)?)))
+fn reserve(agent: &Agent, place: &Place, candidates: &Candidates) -> Option<(String, IpAddr)> {
+    let user = cooling::user(&place.pod, place.key.ifname.as_str());
+    candidates.pools.iter().find_map(|pool| Some((pool.clone(), agent.ledger.reserve(pool, &user)?)))
 }
 
 fn assign(
@@ -208,7 +236,8 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
             numbers.join("; ")
         ),
     );
-    Refusal { error, may_come_back }
+    let pools = if agent.cluster.is_some() { candidates.pools.clone() } else { Vec::new() };
+    Refusal { error, may_come_back, pools }
 }
 
 /// The attachment with these addresses, in the sandbox's next generation.

@@ -12,22 +12,25 @@ use tokio::time::Instant;
 use super::allocate::{self, Given};
 use super::{place, wait};
 use crate::agent::Agent;
+use crate::cluster;
 
 /// Answers ADD of `macvlan`.
 pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Instant) -> Result<Answer, CniError> {
     let container = call.place.key.container.clone();
     let netns = place::identify(agent, &call.place).await?;
     let master = master(agent, &call)?;
+    let begun = Instant::now();
     loop {
         // Before looking for an address: one that comes back after the look must not be missed.
         let released = agent.ledger.released();
         let turn = agent.ledger.lock(&container).await;
         let mut records = place::records(agent, &container, &netns);
+        cluster::pod_seen(agent, &call.place.pod, deadline).await?;
         let given = match given(agent, &call) {
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
-                refusal.wait(released, deadline).await?;
+                refusal.wait(agent, &call.place, released, begun, deadline).await?;
                 continue;
             }
         };

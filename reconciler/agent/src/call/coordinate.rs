@@ -37,6 +37,7 @@ pub(super) async fn coordinate(
         return Ok(Answer::Done);
     }
     let netns = place::identify(agent, &call.place).await?;
+    crate::cluster::pod_seen(agent, &call.place.pod, deadline).await?;
     let container = call.place.key.container.clone();
     let default_nic = overrides.default_cni_nic.as_ref().map_or(DEFAULT_CNI_NIC, IfName::as_str).to_owned();
     // Observed in turn: the baseline is what stands before any intent of this sandbox has moved a route.

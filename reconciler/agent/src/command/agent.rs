@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemas::wire;
 
 use super::{Failure, node_name};
-use crate::agent::{self, Config};
+use crate::agent::{self, Config, Source};
+use crate::cluster;
 use crate::estranged::NAMESPACES;
 
 /// How log lines look.
@@ -29,9 +31,18 @@ pub(super) struct Arguments {
     /// This node's name; NODE_NAME or the host's name when absent
     #[arg(long, env = "DRAGLINE_NODE_NAME")]
     node_name: Option<String>,
-    /// Read pools, coordinator and networks from this folder's *.yaml, *.yml and *.json
-    #[arg(long, env = "DRAGLINE_MANIFESTS")]
+    /// Read pools, coordinator and networks from this folder's *.yaml, *.yml and *.json instead of from a cluster
+    #[arg(long, env = "DRAGLINE_MANIFESTS", conflicts_with = "kubeconfig")]
     manifests: Option<PathBuf>,
+    /// Reach the cluster's API server by this file; without it and without --manifests, as a pod of the cluster
+    #[arg(long, env = "DRAGLINE_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of the agent's own objects in the cluster
+    #[arg(long, env = "DRAGLINE_NAMESPACE", default_value = "kube-system")]
+    namespace: String,
+    /// How long, in seconds, a node that is not heard of keeps its free addresses; the same for all nodes of a cluster
+    #[arg(long, env = "DRAGLINE_LEASE_TTL", value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(3..=604_800))]
+    lease_ttl: u32,
     /// Where the runtime keeps the network namespaces of pods: addresses found there are never given to anybody else
     #[arg(long, env = "DRAGLINE_NETNS_DIR", value_delimiter = ':', default_values = NAMESPACES)]
     netns_dir: Vec<PathBuf>,
@@ -48,15 +59,20 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     start_log(&arguments)?;
-    let manifests = arguments.manifests.ok_or_else(|| {
-        Failure::Usage("agent: --manifests DIR is needed: reading from a cluster is not part of this version".into())
-    })?;
+    let source = match arguments.manifests {
+        Some(directory) => Source::Manifests(directory),
+        None => Source::Cluster(cluster::Config {
+            kubeconfig: arguments.kubeconfig,
+            namespace: arguments.namespace,
+            lease_ttl: Duration::from_secs(arguments.lease_ttl.into()),
+        }),
+    };
     let node_name = node_name(arguments.node_name)?;
     let config = Config {
         state_dir: arguments.state_dir,
         socket: arguments.socket,
         node_name,
-        manifests,
+        source,
         netns_dirs: arguments.netns_dir,
         http: arguments.http,
     };

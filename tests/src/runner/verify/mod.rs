@@ -1,6 +1,7 @@
 //! `cargo verify`: set-up, formatting, lints, dependencies, all tests, power cuts; each stage told, none skipped
 //! silently.
 
+mod api_server;
 mod setup;
 mod tally;
 
@@ -9,9 +10,11 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use tests::binaries;
+use tests::cluster::UNDER_VERIFY;
 
 use crate::power_cuts::{self, Options};
 use crate::usage;
+use setup::Tools;
 use tally::Tally;
 
 /// Power cuts of the store; `cargo power-cuts` makes more.
@@ -46,8 +49,8 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let deny = match setup::set_up(&target) {
-        Ok(deny) => deny,
+    let Tools { deny, mut api_server } = match setup::set_up(&target) {
+        Ok(tools) => tools,
         Err(what) => {
             eprintln!("verify: {what}");
             return ExitCode::FAILURE;
@@ -59,6 +62,7 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
         stage("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         stage("dependencies", || ended(Command::new(&deny).args(["check", "bans", "licenses", "sources"]))),
         stage("advisories", || advisories(&deny)),
+        stage("API server", || api_server.finish()),
         stage("tests", || tests(&mut tally)),
         stage("power cuts", power_cuts),
     ];
@@ -100,6 +104,7 @@ fn advisories(deny: &Path) -> Outcome {
 fn tests(tally: &mut Tally) -> Outcome {
     let mut command = Command::new(binaries::cargo());
     command.current_dir(WORKSPACE).args(["test", "--workspace", "--no-fail-fast"]);
+    command.env(UNDER_VERIFY, "1");
     match tally.follow(&mut command) {
         Ok(status) if status.success() => Outcome::Passed,
         Ok(status) => {

@@ -1,10 +1,13 @@
-//! What the tests need besides Rust: a few Debian packages, and cargo-deny. The power cuts fetch their kernel themselves.
+//! What the tests need besides Rust: a few Debian packages, cargo-deny, and an API server. The power cuts fetch their
+//! kernel themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
 use tests::binaries;
+
+use super::api_server::ApiServer;
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -53,24 +56,32 @@ const PACKAGES: [Package; 7] = [
     },
 ];
 
-/// Does the set-up; where `cargo-deny` is.
+/// What the set-up made.
+pub(super) struct Tools {
+    /// cargo-deny.
+    pub(super) deny: PathBuf,
+    /// Perhaps still being built.
+    pub(super) api_server: ApiServer,
+}
+
+/// Does the set-up.
 ///
 /// # Errors
 /// What to install, where that is not ours to do.
-pub(super) fn set_up(target: &Path) -> Result<PathBuf, String> {
+pub(super) fn set_up(target: &Path) -> Result<Tools, String> {
     println!("== set-up");
+    let api_server = ApiServer::begin(target)?;
     let missing: Vec<&Package> =
         PACKAGES.iter().filter(|package| !package.files.iter().any(|file| Path::new(file).exists())).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
-    cargo_deny(target)
+    Ok(Tools { deny: cargo_deny(target)?, api_server })
 }
 
 fn install(missing: &[&Package]) -> Result<(), String> {
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
-    let has_apt = Path::new("/usr/bin/apt-get").exists();
-    if !(has_apt && geteuid().is_root()) {
+    if !can_install() {
         let reasons: Vec<String> =
             missing.iter().map(|package| format!("  {}: {}", package.name, package.what_for)).collect();
         return Err(format!(
@@ -79,8 +90,17 @@ fn install(missing: &[&Package]) -> Result<(), String> {
             names.join(" ")
         ));
     }
+    apt_install(&names)
+}
+
+/// Packages are ours to install.
+pub(super) fn can_install() -> bool {
+    Path::new("/usr/bin/apt-get").exists() && geteuid().is_root()
+}
+
+pub(super) fn apt_install(names: &[&str]) -> Result<(), String> {
     apt_get(&["update", "--quiet"])?;
-    apt_get(&[["install", "--yes", "--quiet", "--no-install-recommends"].as_slice(), &names].concat())
+    apt_get(&[["install", "--yes", "--quiet", "--no-install-recommends"].as_slice(), names].concat())
 }
 
 fn apt_get(arguments: &[&str]) -> Result<(), String> {

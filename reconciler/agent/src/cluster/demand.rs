@@ -1,0 +1,198 @@
+//! Which pods of the node want an address of which pool and have none yet: those that have been bound to the node, before
+//! their ADD comes, and those whose ADD waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schemas::cni::netconf::SpiderpoolIpam;
+use schemas::crd::SpiderMultusConfig;
+use schemas::intent::PodRef;
+use schemas::name::IfName;
+use schemas::wire::Place;
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::agent::Agent;
+use crate::catalogue::{Catalogue, Marks};
+use crate::selection;
+
+/// The networks of a pod besides the cluster's own.
+const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+
+/// Who wants an address: a pod's namespace, its name, and the interface.
+pub(super) type Want = (String, String, String);
+
+/// ADDs that wait for an address, by pool.
+#[derive(Default)]
+pub(super) struct Asking {
+    pools: Mutex<BTreeMap<String, BTreeMap<Want, usize>>>,
+    changed: Notify,
+}
+
+/// One ADD that waits; it asks no more when this is dropped.
+pub struct Asked {
+    asking: Arc<Asking>,
+    pools: Vec<String>,
+    want: Want,
+}
+
+impl Asking {
+    /// Asks for an address of one of these pools.
+    pub(super) fn ask(self: &Arc<Self>, pools: &[String], place: &Place) -> Asked {
+        let want = (place.pod.namespace.clone(), place.pod.name.clone(), place.key.ifname.to_string());
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in pools {
+            *all.entry(pool.clone()).or_default().entry(want.clone()).or_default() += 1;
+        }
+        drop(all);
+        self.changed.notify_one();
+        Asked { asking: Arc::clone(self), pools: pools.to_vec(), want }
+    }
+
+    /// Completes when somebody has begun to ask.
+    pub(super) async fn asked(&self) {
+        self.changed.notified().await;
+    }
+
+    fn wants(&self) -> BTreeMap<String, BTreeSet<Want>> {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(pool, wants)| (pool.clone(), wants.keys().cloned().collect())).collect()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut all = self.asking.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in &self.pools {
+            let Some(wants) = all.get_mut(pool) else { continue };
+            if let Some(count) = wants.get_mut(&self.want) {
+                *count -= 1;
+                if *count == 0 {
+                    wants.remove(&self.want);
+                }
+            }
+            if wants.is_empty() {
+                all.remove(pool);
+            }
+        }
+    }
+}
+
+/// Who wants an address of each pool and has none.
+pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet<Want>> {
+    let catalogue = agent.catalogue();
+    let have: BTreeSet<Want> = agent
+        .ledger
+        .sandboxes()
+        .iter()
+        .flat_map(|records| records.attachments.values().filter(|attachment| attachment.allocated))
+        .map(|attachment| {
+            (attachment.pod.namespace.clone(), attachment.pod.name.clone(), attachment.key.ifname.to_string())
+        })
+        .collect();
+    let mut wants = asking.wants();
+    for ((namespace, name), marks) in &catalogue.pods {
+        if marks.is_terminating {
+            continue;
+        }
+        for (pool, ifname) in of_pod(&catalogue, &agent.config.node_name, namespace, name, marks) {
+            let want = (namespace.clone(), name.clone(), ifname);
+            if !have.contains(&want) {
+                wants.entry(pool).or_default().insert(want);
+            }
+        }
+    }
+    wants
+}
+
+#[derive(Deserialize)]
+struct NetworkItem {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    interface: String,
+}
+
+/// The pools of which a pod will want an address, as far as its annotations and the SpiderMultusConfigs tell, each with
+/// the interface. What they do not tell is asked for when ADD comes.
+fn of_pod(catalogue: &Catalogue, node: &str, namespace: &str, name: &str, marks: &Marks) -> Vec<(String, String)> {
+    let pod = PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: marks.uid.clone() };
+    let Some(text) = marks.annotations.get(ANNOTATION_NETWORKS) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (index, item) in networks(text, namespace).into_iter().enumerate() {
+        let interface = if item.interface.is_empty() { format!("net{}", index + 1) } else { item.interface };
+        let (Ok(ifname), Ok(network)) = (interface.parse::<IfName>(), item.name.parse()) else { continue };
+        let Some(config) = catalogue.networks.get(&(item.namespace, item.name)) else { continue };
+        let Some(ipam) = ipam(config) else { continue };
+        let request = selection::Request { pod: &pod, ifname: &ifname, network: &network, ipam: &ipam, node };
+        let Ok(selection) = selection::select(catalogue, request) else { continue };
+        let pools = selection.families.into_iter().filter_map(|candidates| candidates.pools.into_iter().next());
+        found.extend(pools.map(|pool| (pool, interface.clone())));
+    }
+    found
+}
+
+/// The items of the annotation, in JSON or as `ns/name@ifname, ...`.
+fn networks(text: &str, namespace: &str) -> Vec<NetworkItem> {
+    let own = |item: NetworkItem| NetworkItem {
+        namespace: if item.namespace.is_empty() { namespace.to_owned() } else { item.namespace },
+        ..item
+    };
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str::<Vec<NetworkItem>>(text).unwrap_or_default().into_iter().map(own).collect();
+    }
+    let item = |text: &str| {
+        let (path, interface) = text.split_once('@').unwrap_or((text, ""));
+        let (namespace, name) = path.split_once('/').unwrap_or(("", path));
+        let text = |text: &str| text.trim().to_owned();
+        NetworkItem { name: text(name), namespace: text(namespace), interface: text(interface) }
+    };
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(item).map(own).collect()
+}
+
+/// The IPAM part of the network's configuration; None when dragline gives it no addresses.
+fn ipam(config: &SpiderMultusConfig) -> Option<SpiderpoolIpam> {
+    let text = schemas::crd::multus_config::nad_config(config).ok()?;
+    let conflist: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let plugins = conflist.get("plugins")?.as_array()?;
+    let ipam = plugins.iter().filter_map(|plugin| plugin.get("ipam")).find(|ipam| ipam["type"] == "spiderpool")?;
+    serde_json::from_value(ipam.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_networks_of_a_pod_are_read_in_both_forms() {
+        let read = |text: &str| -> Vec<String> {
+            let items = networks(text, "own").into_iter();
+            items.map(|item| format!("{}/{}@{}", item.namespace, item.name, item.interface)).collect()
+        };
+        assert_eq!(read("a, kube-system/b@net7 ,"), ["own/a@", "kube-system/b@net7"]);
+        assert_eq!(read(r#"[{"name":"a"},{"name":"b","namespace":"x","interface":"i"}]"#), ["own/a@", "x/b@i"]);
+        assert!(read("[{").is_empty());
+    }
+
+    #[test]
+    fn who_asks_is_heard_until_it_asks_no_more() {
+        let asking = Arc::new(Asking::default());
+        let place = |name: &str| Place {
+            pod: PodRef { namespace: "d".into(), name: name.into(), uid: "u".into() },
+            ..anywhere()
+        };
+        let first = asking.ask(&["p".into(), "q".into()], &place("a"));
+        let again = asking.ask(&["p".into()], &place("a"));
+        assert_eq!(asking.wants()["p"].len(), 1);
+        drop(first);
+        assert_eq!(asking.wants().keys().collect::<Vec<_>>(), ["p"]);
+        drop(again);
+        assert!(asking.wants().is_empty());
+    }
+
+    fn anywhere() -> Place {
+        let key = schemas::name::AttachmentKey { container: "c".parse().unwrap(), ifname: "net1".parse().unwrap() };
+        Place { key, network: "n".parse().unwrap(), netns: None, pod: PodRef::default() }
+    }
+}

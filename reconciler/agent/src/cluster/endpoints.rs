@@ -1,0 +1,315 @@
+//! SpiderEndpoints are kept as the store says: what differs is written, at a bounded rate, and nothing twice. What stands in
+//! the API server is watched, so that a restart writes nothing that is there already, and what others change is put right.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Client, ResourceExt};
+use schemas::crd::SpiderEndpoint;
+use schemas::crd::endpoint::SpiderEndpointSpec;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::catalogue::Owner;
+use crate::endpoint::{self, Endpoint};
+use crate::kubernetes::FIELD_MANAGER;
+
+/// A sandbox that is made anew gives its addresses back and takes them again: what lasts no longer is not written.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Each write is followed by this pause: twenty a second.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Writes on their way at once.
+const AT_ONCE: usize = 4;
+/// After a write that failed, the first and the longest wait.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+type Key = (String, String);
+
+/// What stands in the API server, of this node.
+#[derive(Default)]
+struct Standing {
+    known: BTreeMap<Key, SpiderEndpoint>,
+    listing: BTreeMap<Key, SpiderEndpoint>,
+    is_listed: bool,
+}
+
+impl Standing {
+    fn take(&mut self, event: Event<SpiderEndpoint>) {
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(endpoint) => {
+                self.listing.insert(key(&endpoint), endpoint);
+            }
+            Event::InitDone => {
+                self.known = std::mem::take(&mut self.listing);
+                self.is_listed = true;
+            }
+            Event::Apply(endpoint) => {
+                self.known.insert(key(&endpoint), endpoint);
+            }
+            Event::Delete(endpoint) => {
+                self.known.remove(&key(&endpoint));
+            }
+        }
+    }
+}
+
+/// A write that is due.
+enum Write {
+    Put(Key, Box<Endpoint>, Option<Box<SpiderEndpoint>>),
+    Delete(Key, Box<SpiderEndpoint>),
+}
+
+/// Keeps them for as long as the agent runs.
+pub(super) async fn keep(agent: Arc<Agent>) {
+    let Some(cluster) = &agent.cluster else { return };
+    let api: Api<SpiderEndpoint> = Api::all(cluster.client.clone());
+    let fields = format!("status.current.node={}", agent.config.node_name);
+    let mut events = watch(api, watcher::Config::default().fields(&fields))
+        .default_backoff()
+        .modify(|endpoint| endpoint.managed_fields_mut().clear())
+        .boxed();
+    let mut version = agent.ledger.version();
+    let mut standing = Standing::default();
+    let mut owners = Owners { client: cluster.client.clone(), known: HashMap::new() };
+    // Pods whose addresses went back while this agent ran: their endpoints may go before the pods do.
+    let mut was_wanted: BTreeSet<Key> = BTreeSet::new();
+    let mut failures = 0_u32;
+    let mut retry_at: Option<Instant> = None;
+    let stopping = agent.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let retry = async {
+            match retry_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The ledger outlives this.
+            changed = version.changed() => if changed.is_err() { return },
+            event = events.next() => match event {
+                Some(Ok(event)) => standing.take(event),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "SpiderEndpoints cannot be watched: apply the definitions of this version (dragline crds)");
+                    continue;
+                }
+                None => return,
+            },
+            () = cluster.changed() => {}
+            () = retry => retry_at = None,
+            () = &mut stopping => return,
+        }
+        if retry_at.is_some() || !standing.is_listed || !cluster.is_synced() {
+            continue;
+        }
+        let settled = tokio::time::sleep(SETTLE);
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => standing.take(event),
+                    _ => continue,
+                },
+                () = &mut settled => break,
+            }
+        }
+        version.mark_unchanged();
+        let wanted = endpoint::all(&agent);
+        was_wanted.extend(wanted.keys().cloned());
+        let writes = due(&agent, &wanted, &standing, &mut was_wanted, &mut owners).await;
+        if writes.is_empty() {
+            failures = 0;
+            continue;
+        }
+        let client = &cluster.client;
+        let results: Vec<Result<Done, kube::Error>> = stream::iter(writes)
+            .map(|write| async move {
+                let result = carry_out(client, write).await;
+                tokio::time::sleep(PAUSE).await;
+                result
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut has_failed = false;
+        for result in results {
+            match result {
+                // The watch says the same, later; until then nothing is written twice.
+                Ok(Done::Stands(endpoint)) => {
+                    agent.metrics.endpoint_writes.inc();
+                    standing.known.insert(key(&endpoint), *endpoint);
+                }
+                Ok(Done::Gone(key)) => {
+                    agent.metrics.endpoint_writes.inc();
+                    standing.known.remove(&key);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a SpiderEndpoint cannot be written");
+                    has_failed = true;
+                }
+            }
+        }
+        failures = if has_failed { failures + 1 } else { 0 };
+        if has_failed {
+            retry_at = Some(Instant::now() + (BACKOFF.0 * (1 << failures.min(6))).min(BACKOFF.1));
+        }
+    }
+}
+
+/// What differs.
+async fn due(
+    agent: &Agent,
+    wanted: &BTreeMap<Key, Endpoint>,
+    standing: &Standing,
+    was_wanted: &mut BTreeSet<Key>,
+    owners: &mut Owners,
+) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for (key, endpoint) in wanted.iter().filter(|((_, name), _)| !name.is_empty()) {
+        let mut endpoint = endpoint.clone();
+        if let Some(top) = owners.top(&key.0, endpoint.owner.as_ref()).await {
+            (endpoint.status.owner_controller_type, endpoint.status.owner_controller_name) = (top.kind, top.name);
+        }
+        let stands = standing.known.get(key);
+        if stands.and_then(|stands| stands.status.as_ref()) != Some(&endpoint.status) {
+            writes.push(Write::Put(key.clone(), Box::new(endpoint), stands.cloned().map(Box::new)));
+        }
+    }
+    let catalogue = agent.catalogue();
+    for (key, stands) in standing.known.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
+        let uid = stands.status.as_ref().map(|status| status.current.uid.as_str()).unwrap_or_default();
+        let lives = catalogue.pods.get(key).is_some_and(|pod| pod.uid == uid);
+        if was_wanted.remove(key) || !lives {
+            writes.push(Write::Delete(key.clone(), Box::new(stands.clone())));
+        }
+    }
+    was_wanted.retain(|key| wanted.contains_key(key));
+    writes
+}
+
+enum Done {
+    Stands(Box<SpiderEndpoint>),
+    Gone(Key),
+}
+
+async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
+    match write {
+        Write::Put((namespace, name), endpoint, stands) => {
+            let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
+            let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+            // One that another node has left, or an agent before this one, is not in the watch of this node.
+            let stands = match stands {
+                Some(stands) => Some(*stands),
+                None => api.get_opt(&name).await?,
+            };
+            let mut object = stands.clone().unwrap_or_else(|| SpiderEndpoint::new(&name, SpiderEndpointSpec {}));
+            object.metadata.namespace = Some(namespace.clone());
+            object.metadata.owner_references = owner_reference(&endpoint);
+            object.status = Some(endpoint.status);
+            let written = match stands {
+                None => api.create(&post, &object).await?,
+                // With the version that was read: a newer one is seen first.
+                Some(_) => api.replace(&name, &post, &object).await?,
+            };
+            Ok(Done::Stands(Box::new(written)))
+        }
+        Write::Delete((namespace, name), stands) => {
+            let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
+            if !stands.finalizers().is_empty() {
+                let none = json!({"metadata": {"finalizers": null, "resourceVersion": stands.resource_version()}});
+                gone_is_fine(
+                    api.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&none)).await.map(drop),
+                )?;
+            }
+            let exactly = DeleteParams::default()
+                .preconditions(kube::api::Preconditions { uid: stands.uid(), resource_version: None });
+            gone_is_fine(api.delete(&name, &exactly).await.map(drop))?;
+            Ok(Done::Gone((namespace, name)))
+        }
+    }
+}
+
+fn gone_is_fine(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
+/// The endpoint goes with its pod; that of a pod which keeps its addresses does not (../spec/ipam.md 8).
+fn owner_reference(endpoint: &Endpoint) -> Option<Vec<OwnerReference>> {
+    let keeps = matches!(
+        endpoint.status.owner_controller_type.as_str(),
+        "StatefulSet" | "VirtualMachineInstance" | "VirtualMachine"
+    );
+    if keeps || endpoint.pod.uid.is_empty() {
+        return None;
+    }
+    Some(vec![OwnerReference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        name: endpoint.pod.name.clone(),
+        uid: endpoint.pod.uid.clone(),
+        ..OwnerReference::default()
+    }])
+}
+
+/// Who controls what controls a pod, asked once for each.
+struct Owners {
+    client: Client,
+    known: HashMap<(String, Owner), Owner>,
+}
+
+impl Owners {
+    /// The topmost controller; None when the pod has none. What cannot be asked now is asked at the next change.
+    async fn top(&mut self, namespace: &str, owner: Option<&Owner>) -> Option<Owner> {
+        let owner = owner?;
+        let known = (namespace.to_owned(), owner.clone());
+        if let Some(top) = self.known.get(&known) {
+            return Some(top.clone());
+        }
+        let above = match owner.kind.as_str() {
+            "ReplicaSet" => {
+                let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
+                api.get_metadata_opt(&owner.name).await.map(|object| object.map(|object| object.metadata))
+            }
+            "Job" => {
+                let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+                api.get_metadata_opt(&owner.name).await.map(|object| object.map(|object| object.metadata))
+            }
+            _ => Ok(None),
+        };
+        let metadata = match above {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                tracing::debug!(%error, ?owner, "who controls it cannot be asked");
+                return Some(owner.clone());
+            }
+        };
+        let references = metadata.and_then(|metadata| metadata.owner_references).unwrap_or_default();
+        let top = references.into_iter().find(|reference| reference.controller == Some(true)).map_or_else(
+            || owner.clone(),
+            |reference| Owner { api_version: reference.api_version, kind: reference.kind, name: reference.name },
+        );
+        if self.known.len() > 1024 {
+            self.known.clear();
+        }
+        self.known.insert(known, top.clone());
+        Some(top)
+    }
+}
+
+fn key(endpoint: &SpiderEndpoint) -> Key {
+    (endpoint.namespace().unwrap_or_default(), endpoint.name_any())
+}

@@ -1,0 +1,116 @@
+//! The addresses that this node holds, as records of the store and as sets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use plan::allocate::AddressSet;
+use schemas::lease::Lease;
+use store::Change;
+
+/// What the node holds of each pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leased {
+    pools: BTreeMap<String, Vec<Lease>>,
+}
+
+impl Leased {
+    /// What these records say.
+    pub fn of(leases: Vec<Lease>) -> Self {
+        let mut leased = Self::default();
+        for lease in leases {
+            leased.pools.entry(lease.pool.clone()).or_default().push(lease);
+        }
+        leased
+    }
+
+    /// The pools of which the node holds something.
+    pub fn pools(&self) -> impl Iterator<Item = &String> {
+        self.pools.keys()
+    }
+
+    /// What it holds of a pool.
+    pub fn set(&self, pool: &str) -> AddressSet {
+        let leases = self.pools.get(pool).into_iter().flatten();
+        AddressSet::from_ranges(leases.map(|lease| (lease.first, lease.last)))
+    }
+
+    /// The change that makes these addresses the node's too, and what is held then.
+    pub fn with(&self, pool: &str, gained: &AddressSet, epoch: u64) -> (Change, Self) {
+        let mut new = gained.clone();
+        new.subtract(&self.set(pool));
+        let mut after = self.clone();
+        let mut change = Change::new();
+        for (first, last) in new.iter() {
+            let lease = Lease { pool: pool.to_owned(), first, last, epoch };
+            change = change.put_lease(&lease);
+            after.pools.entry(pool.to_owned()).or_default().push(lease);
+        }
+        (change, after)
+    }
+
+    /// The change that makes these addresses the node's no more, and what is held then.
+    pub fn without(&self, pool: &str, lost: &AddressSet) -> (Change, Self) {
+        let mut after = self.clone();
+        let mut change = Change::new();
+        let Some(leases) = after.pools.remove(pool) else { return (change, after) };
+        let mut kept = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let mut left = AddressSet::from_ranges([(lease.first, lease.last)]);
+            let whole = left.len();
+            left.subtract(lost);
+            if left.len() == whole {
+                kept.push(lease);
+                continue;
+            }
+            change = change.delete_lease(&lease);
+            for (first, last) in left.iter() {
+                let lease = Lease { first, last, ..lease.clone() };
+                change = change.put_lease(&lease);
+                kept.push(lease);
+            }
+        }
+        if !kept.is_empty() {
+            after.pools.insert(pool.to_owned(), kept);
+        }
+        (change, after)
+    }
+}
+
+/// These addresses as a set.
+pub fn set_of(addresses: &[IpAddr]) -> AddressSet {
+    AddressSet::from_ranges(addresses.iter().map(|address| (*address, *address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ranges: &[(u8, u8)]) -> AddressSet {
+        let address = |last: u8| IpAddr::from([10, 6, 212, last]);
+        AddressSet::from_ranges(ranges.iter().map(|(first, last)| (address(*first), address(*last))))
+    }
+
+    #[test]
+    fn stretches_are_gained_and_lost_in_parts_and_the_records_say_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::Store::open(&folder.path().join("store"), "node", "boot").unwrap();
+        let mut leased = Leased::default();
+        let mut apply = |(change, after): (Change, Leased)| {
+            if !change.is_empty() {
+                store.commit(change).unwrap();
+            }
+            leased = after;
+            let recorded = Leased::of(store.load().unwrap().leases);
+            assert_eq!(recorded.set("p"), leased.set("p"));
+            leased.clone()
+        };
+        let leased = apply(Leased::default().with("p", &set(&[(0, 9), (20, 29)]), 1));
+        let leased = apply(leased.with("p", &set(&[(5, 12)]), 1));
+        assert_eq!(leased.set("p"), set(&[(0, 12), (20, 29)]));
+        let leased = apply(leased.without("p", &set(&[(0, 0), (8, 21), (25, 25), (40, 50)])));
+        assert_eq!(leased.set("p"), set(&[(1, 7), (22, 24), (26, 29)]));
+        assert_eq!(leased.set("q"), AddressSet::default());
+        let leased = apply(leased.without("p", &set(&[(0, 255)])));
+        assert_eq!(leased, Leased::default());
+    }
+}

@@ -1,0 +1,18 @@
+//! A real API server: what the cluster mode stands on.
+
+// Tests with a main of their own are not tests to clippy, whose configuration permits this there.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod bed;
+mod collection;
+mod faults;
+mod objects;
+mod place;
+
+fn main() {
+    bed::run(|| {
+        let trials = [objects::trials(), access::trials(), collection::trials(), faults::trials(), place::trials()];
+        trials.into_iter().flatten().collect()
+    });
+}
