@@ -34,12 +34,19 @@ impl Leased {
         AddressSet::from_ranges(leases.map(|lease| (lease.first, lease.last)))
     }
 
+    /// What it holds of a pool as that incarnation, and what as others.
+    pub fn by_epoch(&self, pool: &str, epoch: u64) -> (AddressSet, AddressSet) {
+        let leases = self.pools.get(pool).into_iter().flatten();
+        let (own, others): (Vec<&Lease>, Vec<&Lease>) = leases.partition(|lease| lease.epoch == epoch);
+        let set = |leases: Vec<&Lease>| AddressSet::from_ranges(leases.iter().map(|lease| (lease.first, lease.last)));
+        (set(own), set(others))
+    }
+
     /// The change that makes these addresses the node's too, and what is held then.
-    pub fn with(&self, pool: &str, gained: &AddressSet, epoch: u64) -> (Change, Self) {
+    pub fn with(&self, mut change: Change, pool: &str, gained: &AddressSet, epoch: u64) -> (Change, Self) {
         let mut new = gained.clone();
         new.subtract(&self.set(pool));
         let mut after = self.clone();
-        let mut change = Change::new();
         for (first, last) in new.iter() {
             let lease = Lease { pool: pool.to_owned(), first, last, epoch };
             change = change.put_lease(&lease);
@@ -49,9 +56,8 @@ impl Leased {
     }
 
     /// The change that makes these addresses the node's no more, and what is held then.
-    pub fn without(&self, pool: &str, lost: &AddressSet) -> (Change, Self) {
+    pub fn without(&self, mut change: Change, pool: &str, lost: &AddressSet) -> (Change, Self) {
         let mut after = self.clone();
-        let mut change = Change::new();
         let Some(leases) = after.pools.remove(pool) else { return (change, after) };
         let mut kept = Vec::with_capacity(leases.len());
         for lease in leases {
@@ -104,13 +110,13 @@ mod tests {
             assert_eq!(recorded.set("p"), leased.set("p"));
             leased.clone()
         };
-        let leased = apply(Leased::default().with("p", &set(&[(0, 9), (20, 29)]), 1));
-        let leased = apply(leased.with("p", &set(&[(5, 12)]), 1));
+        let leased = apply(Leased::default().with(Change::new(), "p", &set(&[(0, 9), (20, 29)]), 1));
+        let leased = apply(leased.with(Change::new(), "p", &set(&[(5, 12)]), 1));
         assert_eq!(leased.set("p"), set(&[(0, 12), (20, 29)]));
-        let leased = apply(leased.without("p", &set(&[(0, 0), (8, 21), (25, 25), (40, 50)])));
+        let leased = apply(leased.without(Change::new(), "p", &set(&[(0, 0), (8, 21), (25, 25), (40, 50)])));
         assert_eq!(leased.set("p"), set(&[(1, 7), (22, 24), (26, 29)]));
         assert_eq!(leased.set("q"), AddressSet::default());
-        let leased = apply(leased.without("p", &set(&[(0, 255)])));
+        let leased = apply(leased.without(Change::new(), "p", &set(&[(0, 255)])));
         assert_eq!(leased, Leased::default());
     }
 }

@@ -287,13 +287,16 @@ impl Ledger {
 
     /// Reserves a free address of a pool: the one that was this user's, else the first that has not been in use lately, else
     /// the one that came back longest ago; None when there is none.
-    pub fn reserve(&self, pool: &str, user: &str) -> Option<IpAddr> {
+    ///
+    /// `may_give` has the last word about an address: one that it agrees to is reserved.
+    pub fn reserve(&self, pool: &str, user: &str, mut may_give: impl FnMut(IpAddr) -> bool) -> Option<IpAddr> {
         let mut state = self.state();
         let space = state.spaces.get(pool)?;
-        let is_free = |address: &IpAddr| space.is_free(*address);
-        let own = state.cooling.last_of(user).find(is_free);
-        let fresh = || space.first_free_except(|address| state.cooling.contains(address));
-        let address = own.or_else(fresh).or_else(|| state.cooling.oldest_first().find(is_free))?;
+        let mut is_good = |address: &IpAddr| space.is_free(*address) && may_give(*address);
+        let own = state.cooling.last_of(user).find(&mut is_good);
+        let is_fresh = |address| !state.cooling.contains(address);
+        let fresh = own.or_else(|| space.first_free_which(|address| is_fresh(address) && is_good(&address)));
+        let address = fresh.or_else(|| state.cooling.oldest_first().find(is_good))?;
         state.reserved.insert(address);
         for space in state.spaces.values_mut() {
             space.take(address);
@@ -304,6 +307,7 @@ impl Ledger {
     /// Gives a reservation back that did not become an allocation.
     pub fn unreserve(&self, address: IpAddr) {
         self.state().give_back(address);
+        self.version.send_modify(|version| *version += 1);
         self.released.notify_waiters();
     }
 
@@ -343,6 +347,7 @@ impl Ledger {
                     state.give_back(allocation.address);
                 }
             }
+            self.version.send_modify(|version| *version += 1);
             return Err(error);
         }
         self.publish(container, update);
@@ -408,42 +413,49 @@ impl Ledger {
         self.state().leased.pools().cloned().collect()
     }
 
-    /// What the node holds of a pool and has not given: what it may give up, the best kept one last.
-    pub fn idle(&self, pool: &str) -> Vec<IpAddr> {
-        let state = self.state();
-        let mut held = state.leased.set(pool);
-        for address in state.allocations.keys().chain(&state.reserved).chain(&state.estranged) {
-            held.remove(*address);
-        }
-        let mut idle: Vec<IpAddr> = held.iter().flat_map(|(first, last)| plan::allocate::each(first, last)).collect();
-        idle.reverse();
-        idle
+    /// What it holds of a pool as that incarnation, and what as others.
+    pub fn leased_by_epoch(&self, pool: &str, epoch: u64) -> (AddressSet, AddressSet) {
+        self.state().leased.by_epoch(pool, epoch)
     }
 
-    /// Makes addresses the node's: they are given from when this returns.
+    /// The addresses that cannot be given: in use, on their way back, promised, or found where no record tells of them.
+    pub fn taken(&self) -> BTreeSet<IpAddr> {
+        let state = self.state();
+        state.allocations.keys().chain(&state.reserved).chain(&state.estranged).copied().collect()
+    }
+
+    /// Lets those look again who wait for an address.
+    pub fn wake(&self) {
+        self.released.notify_waiters();
+    }
+
+    /// Makes addresses the node's, together with a change that belongs to it.
     ///
     /// # Errors
     /// When it did not become durable; then they are not given.
-    pub async fn hold(&self, pool: &str, gained: &AddressSet, epoch: u64) -> Result<(), CommitError> {
+    pub async fn hold(&self, pool: &str, gained: &AddressSet, epoch: u64, with: Change) -> Result<(), CommitError> {
         let _turn = self.lease_turn.lock().await;
-        let (change, after) = self.state().leased.with(pool, gained, epoch);
+        let (change, after) = self.state().leased.with(with, pool, gained, epoch);
         if !change.is_empty() {
             self.record(change).await?;
         }
         let mut state = self.state();
         state.leased = after;
         state.make_space(pool, self.is_leasing);
-        drop(state);
-        self.released.notify_waiters();
         Ok(())
     }
 
-    /// Makes addresses the node's no more, those of them that nobody has; returns these. They are not given from when
-    /// this is called.
+    /// Makes addresses the node's no more, those of them that nobody has, together with the change that belongs to these;
+    /// returns them. They are not given from when this is called.
     ///
     /// # Errors
     /// When it did not become durable; then they are the node's as before.
-    pub async fn let_go(&self, pool: &str, wanted: &[IpAddr]) -> Result<Vec<IpAddr>, CommitError> {
+    pub async fn let_go(
+        &self,
+        pool: &str,
+        wanted: &[IpAddr],
+        with: impl FnOnce(&[IpAddr]) -> Change,
+    ) -> Result<Vec<IpAddr>, CommitError> {
         let _turn = self.lease_turn.lock().await;
         let (gone, change, before) = {
             let mut state = self.state();
@@ -453,7 +465,7 @@ impl Ledger {
                     && !state.estranged.contains(address)
             };
             let gone: Vec<IpAddr> = wanted.iter().copied().filter(is_idle).collect();
-            let (change, after) = state.leased.without(pool, &crate::leased::set_of(&gone));
+            let (change, after) = state.leased.without(with(&gone), pool, &crate::leased::set_of(&gone));
             let before = std::mem::replace(&mut state.leased, after);
             state.make_space(pool, self.is_leasing);
             (gone, change, before)

@@ -243,9 +243,9 @@ impl PoolSpace {
         self.free.first()
     }
 
-    /// The lowest address that can be given and is none of the others: O(those of the others that are skipped).
-    pub fn first_free_except(&self, is_other: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-        self.free.iter().find_map(|(first, last)| each(first, last).find(|address| !is_other(*address)))
+    /// The lowest address that can be given and is good: O(those that are not).
+    pub fn first_free_which(&self, mut is_good: impl FnMut(IpAddr) -> bool) -> Option<IpAddr> {
+        self.free.iter().find_map(|(first, last)| each(first, last).find(|address| is_good(*address)))
     }
 
     /// What can be given now.

@@ -173,7 +173,10 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
 
 fn reserve(agent: &Agent, place: &Place, candidates: &Candidates) -> Option<(String, IpAddr)> {
     let user = cooling::user(&place.pod, place.key.ifname.as_str());
-    candidates.pools.iter().find_map(|pool| Some((pool.clone(), agent.ledger.reserve(pool, &user)?)))
+    let may_give =
+        |pool: &str, address| agent.cluster.as_ref().is_none_or(|cluster| cluster.tenants.give(pool, address));
+    let reserve = |pool: &String| agent.ledger.reserve(pool, &user, |address| may_give(pool, address));
+    candidates.pools.iter().find_map(|pool| Some((pool.clone(), reserve(pool)?)))
 }
 
 fn assign(

@@ -8,6 +8,7 @@ mod endpoints;
 mod incarnation;
 mod inputs;
 mod kinds;
+mod leases;
 mod remembered;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 pub use demand::Asked;
 use demand::Asking;
 pub use incarnation::Standing;
+pub use leases::Tenants;
 
 use crate::agent::Agent;
 use crate::kubernetes::{self, ClientError};
@@ -57,6 +59,8 @@ pub struct State {
     seen: Notify,
     standing: watch::Sender<Standing>,
     asking: Arc<Asking>,
+    /// Who decides which addresses may be given.
+    pub tenants: Tenants,
 }
 
 impl State {
@@ -74,6 +78,7 @@ impl State {
             seen: Notify::new(),
             standing,
             asking: Arc::default(),
+            tenants: Tenants::default(),
         })
     }
 
@@ -104,6 +109,7 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     inputs::start(agent, tasks);
     tasks.spawn(incarnation::keep(Arc::clone(agent)));
     tasks.spawn(endpoints::keep(Arc::clone(agent)));
+    tasks.spawn(leases::keep(Arc::clone(agent)));
 }
 
 /// Waits until the pod is known whose annotations and labels decide.

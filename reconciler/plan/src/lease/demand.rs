@@ -19,6 +19,11 @@ pub const KEEP_MS: u64 = 15 * 60_000;
 pub const LOOK_MS: u64 = 2_000;
 /// Over how long nodes spread what they give back when the fair share drops, in milliseconds.
 pub const SPREAD_MS: u64 = 10_000;
+/// The same when it drops because somebody waits.
+pub const URGENT_MS: u64 = 4_000;
+/// The fewest spare addresses that are fetched at once where the fair share allows it, so that a node with few starts has
+/// not to write for every one of them.
+pub const BATCH: u64 = 4;
 /// Over how long the starts of pods are averaged, in milliseconds.
 const AVERAGE_MS: u64 = 60_000;
 /// For how long warm addresses should last, in milliseconds.
@@ -63,16 +68,16 @@ fn quantised(share: u128) -> u128 {
 
 /// How many addresses a node should have: those it needs, and spare ones for the next pods.
 ///
-/// The spare ones are as many as pods are expected soon (`warm`), but at most half of the fair share, so that as many pods
-/// may go as may come until there is something to write.
+/// The spare ones are as many as pods are expected soon (`warm`, and at least [`BATCH`]), but at most half of the fair share,
+/// so that as many pods may go as may come until there is something to write.
 pub fn target(need: u64, fair_share: u64, warm: u64) -> u64 {
-    need.saturating_add(warm.min(fair_share.div_ceil(2)))
+    need.saturating_add(warm.max(BATCH).min(fair_share.div_ceil(2)))
 }
 
-/// Whether a node with `held` addresses is to fetch more, up to its [`target`]: fewer are spare than half of what the
-/// target has.
+/// Whether a node with `held` addresses is to fetch more, up to its [`target`]: fewer are spare than a
+/// quarter of what the target has.
 pub fn is_short(held: u64, need: u64, fair_share: u64, warm: u64) -> bool {
-    held < need.saturating_add((target(need, fair_share, warm) - need) / 2)
+    held < need.saturating_add((target(need, fair_share, warm) - need) / 4)
 }
 
 /// How many pods start: a moving average over a minute.
@@ -117,8 +122,8 @@ pub struct Surplus {
 impl Surplus {
     /// How many addresses to give back now, of `held` ones of which `need` are needed.
     ///
-    /// Above the fair share they go after 1 to 2 s; when it was the fair share that dropped, spread over 10 s; at once
-    /// when `somebody_waits` and the fair share is what it was. Those within it go when so many were not needed for 15
+    /// Above the fair share they go after 1 to 2 s; when it was the fair share that dropped, spread over 10 s, or over 4 s if
+    /// `somebody_waits`; at once when somebody waits and the fair share is what it was. Those within it go when so many were not needed for 15
     /// minutes. What is left is never less than the target.
     pub fn due(&mut self, now_ms: u64, level: Level, somebody_waits: bool, draw: &mut Draw) -> u64 {
         let Level { held, need, fair_share, warm } = level;
@@ -136,7 +141,8 @@ impl Surplus {
         if spare <= fair_share {
             self.above_due = None;
         } else if has_dropped {
-            self.above_due = Some(now_ms.saturating_add(draw.below(SPREAD_MS)));
+            let delay = if somebody_waits { urgent(draw) } else { draw.below(SPREAD_MS) };
+            self.above_due = Some(now_ms.saturating_add(delay));
         } else {
             let delay = if somebody_waits { 0 } else { 1_000 + draw.below(1_000) };
             self.above_due.get_or_insert(now_ms.saturating_add(delay));
@@ -158,6 +164,13 @@ impl Surplus {
     pub fn wake_ms(&self) -> Option<u64> {
         [self.above_due, self.idle_due].into_iter().flatten().min()
     }
+}
+
+/// Few nodes go early and many late: of thousands that have something for one who waits, a dozen write before all have
+/// heard that he was served; and of one alone nobody waits for long.
+fn urgent(draw: &mut Draw) -> u64 {
+    let (one, two) = (draw.below(URGENT_MS), draw.below(URGENT_MS));
+    one.max(two)
 }
 
 /// What a node has and what it needs.
@@ -252,9 +265,9 @@ mod tests {
 
     #[test]
     fn targets() {
-        assert_eq!((target(10, 12, 16), target(10, 12, 2), target(10, 1, 9), target(10, 0, 9)), (16, 12, 11, 10));
+        assert_eq!((target(10, 12, 16), target(10, 12, 2), target(10, 1, 9), target(10, 0, 9)), (16, 14, 11, 10));
         assert!(is_short(9, 10, 0, 1) && !is_short(10, 10, 0, 16));
-        assert!(is_short(12, 10, 12, 16) && !is_short(13, 10, 12, 16));
+        assert!(is_short(10, 10, 12, 16) && !is_short(11, 10, 12, 16) && !is_short(10, 10, 6, 1));
         assert_eq!(target(u64::MAX, u64::MAX, 16), u64::MAX);
     }
 
@@ -270,11 +283,11 @@ mod tests {
         assert!((1_000..=2_000).contains(&due));
         assert_eq!(surplus.due(due - 1, level(20, 10, 4, 1), false, &mut draw), 0);
         assert_eq!(surplus.due(due, level(20, 10, 4, 1), false, &mut draw), 8);
-        // Two more than needed: within the fair share, one above the target.
-        assert_eq!(surplus.due(3_000, level(12, 10, 4, 1), false, &mut draw), 0);
+        // Three more than needed: within the fair share, one above the target.
+        assert_eq!(surplus.due(3_000, level(13, 10, 4, 1), false, &mut draw), 0);
         let due = surplus.wake_ms().unwrap();
         assert!(due >= KEEP_MS);
-        assert_eq!(surplus.due(due, level(12, 10, 4, 1), false, &mut draw), 1);
+        assert_eq!(surplus.due(due, level(13, 10, 4, 1), false, &mut draw), 1);
         // It was needed meanwhile.
         assert_eq!(surplus.due(due, level(12, 10, 4, 1), false, &mut draw), 0);
         assert_eq!(surplus.due(due + 1, level(12, 12, 4, 1), false, &mut draw), 0);
@@ -290,8 +303,8 @@ mod tests {
             surplus.due(1, level(14, 10, 0, 1), true, &mut draw);
             dues.push(surplus.wake_ms().unwrap());
         }
-        assert!(dues.iter().any(|due| *due < 1_000) && dues.iter().any(|due| *due > 9_000));
-        assert!(dues.iter().all(|due| *due <= SPREAD_MS));
+        assert!(dues.iter().any(|due| *due < 1_500) && dues.iter().any(|due| *due > 3_000));
+        assert!(dues.iter().all(|due| *due <= URGENT_MS));
         let (mut surplus, mut draw) = (Surplus::default(), Draw::new(1));
         assert_eq!(surplus.due(5, level(12, 10, 0, 1), true, &mut draw), 2);
     }

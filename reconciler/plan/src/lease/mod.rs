@@ -13,6 +13,7 @@ mod draw;
 mod layout;
 mod release;
 mod shard;
+pub mod tenant;
 mod windows;
 
 pub use claim::claim;
@@ -20,4 +21,5 @@ pub use draw::{Draw, hash};
 pub use layout::{Layout, LayoutError, SLOTS, name, number_of, size_for};
 pub use release::{quarantine, release};
 pub use shard::{Shard, SlotEdit, json_patch};
+pub use tenant::Tenant;
 pub use windows::Windows;
