@@ -12,6 +12,11 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
         reasons.push("the declared objects and the node have not been read yet".to_owned());
         return reasons;
     }
+    if let Some(cluster) = &agent.cluster
+        && let Err(reason) = cluster.standing().may_give(agent.kernel.boot_id(), cluster.config.lease_ttl)
+    {
+        reasons.push(format!("no new addresses are given: {reason}"));
+    }
     let catalogue = agent.catalogue();
     match pools {
         None | Some([]) if catalogue.pools.is_empty() => reasons.push("no SpiderIPPool is declared".to_owned()),
@@ -20,8 +25,10 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
             for pool in pools.iter().filter(|pool| !catalogue.pools.contains_key(*pool)) {
                 reasons.push(format!("SpiderIPPool {pool} is not declared"));
             }
-            let counts: Vec<_> = pools.iter().filter_map(|pool| agent.ledger.counts(pool)).collect();
-            if !counts.is_empty() && counts.iter().all(|counts| counts.free == 0) {
+            let has_none =
+                |pool: &String| agent.ledger.counts(pool).map(|counts| counts.free == 0 && !others_have(agent, pool));
+            let exhausted: Vec<bool> = pools.iter().filter_map(has_none).collect();
+            if !exhausted.is_empty() && exhausted.iter().all(|is_exhausted| *is_exhausted) {
                 reasons.push(format!("no address is left in {}", pools.join(", ")));
             }
         }
@@ -30,6 +37,20 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
         reasons.push(reason);
     }
     reasons
+}
+
+/// In a cluster the node asks for more when it needs them, as long as the pool has any.
+fn others_have(agent: &Agent, pool: &str) -> bool {
+    if agent.cluster.is_none() {
+        return false;
+    }
+    let catalogue = agent.catalogue();
+    let status = catalogue.pools.get(pool).and_then(|pool| pool.object.status.clone()).unwrap_or_default();
+    match (status.allocated_ip_count, status.total_ip_count) {
+        (Some(used), Some(total)) => used < total,
+        // Nobody has counted yet.
+        _ => true,
+    }
 }
 
 /// The coordinator's settings can be used.

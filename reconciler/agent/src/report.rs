@@ -1,6 +1,7 @@
 //! What `dragline get` and `dragline status` show: custom resources as they would stand in the cluster, and records.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use schemas::crd::ippool::{PoolIpUser, SpiderIPPoolStatus};
@@ -50,7 +51,11 @@ fn pools(agent: &Agent) -> Vec<Value> {
         let total = i64::try_from(total).unwrap_or(i64::MAX);
         let mut object = pool.object.clone();
         object.spec.ip_version = Some(pool.ranges.version);
-        object.status = Some(SpiderIPPoolStatus::of(total, users.get(name).unwrap_or(&none)));
+        let is_counted = object.status.as_ref().is_some_and(|status| status.allocated_ip_count.is_some());
+        // In a cluster the controller's numbers are of all nodes.
+        if agent.cluster.is_none() || !is_counted {
+            object.status = Some(SpiderIPPoolStatus::of(total, users.get(name).unwrap_or(&none)));
+        }
         json!(object)
     });
     with_status.collect()
@@ -99,12 +104,23 @@ fn leases(agent: &Agent) -> Vec<Value> {
     let catalogue = agent.catalogue();
     let of_pool = |(name, pool): (&String, &crate::catalogue::Pool)| {
         let counts = agent.ledger.counts(name).unwrap_or_default();
-        let ranges: Vec<String> = pool.ranges.usable().iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let (held, stretches) = match &agent.cluster {
+            None => (counts.total, pool.ranges.usable()),
+            Some(_) => {
+                let held = agent.ledger.held(name);
+                (held.len(), held.iter().collect())
+            }
+        };
+        let range = |(first, last): &(IpAddr, IpAddr)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        let ranges: Vec<String> = stretches.iter().map(range).collect();
         json!({
             "metadata": {"name": name},
             "node": agent.config.node_name,
             "ranges": ranges,
-            "held": counts.total.to_string(),
+            "held": held.to_string(),
             "used": counts.used.to_string(),
             "releasing": counts.releasing.to_string(),
         })
@@ -177,6 +193,16 @@ pub fn status(agent: &Agent) -> StatusReport {
         let outcome = agent.workers.outcome(&records.sandbox.container).borrow().clone();
         if !outcome.error.is_empty() {
             warnings.push(format!("{} is not as wanted: {}", pod_name(&records), outcome.error));
+        }
+    }
+    if let Some(cluster) = &agent.cluster {
+        if !cluster.is_synced() {
+            warnings.push(
+                "the API server has not answered since the start: what was last seen of the cluster holds".into(),
+            );
+        }
+        if let Err(reason) = cluster.standing().may_give(agent.kernel.boot_id(), cluster.config.lease_ttl) {
+            warnings.push(format!("no new addresses are given: {reason}"));
         }
     }
     if !agent.node.hears_all_namespaces() {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
-use crate::ledger::{SandboxRecords, Update};
+use crate::ledger::{PoolCounts, SandboxRecords, Update};
 use crate::selection::{self, Candidates, Selection};
 use crate::worker::Cause;
 use crate::{cluster, cooling};
@@ -218,6 +218,9 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
             let counts = agent.ledger.counts(pool).unwrap_or_default();
             // One that is free now has come back since the look.
             may_come_back |= counts.releasing > 0 || counts.free > 0;
+            if agent.cluster.is_some() {
+                return in_cluster(agent, pool, counts);
+            }
             let text = format!(
                 "pool {pool}: {} of {} used, {} on their way back",
                 counts.used, counts.total, counts.releasing
@@ -241,6 +244,22 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
     );
     let pools = if agent.cluster.is_some() { candidates.pools.clone() } else { Vec::new() };
     Refusal { error, may_come_back, pools }
+}
+
+/// A pool's numbers in a cluster: those of all nodes as the controller last counted, and this node's own.
+fn in_cluster(agent: &Agent, pool: &str, own: PoolCounts) -> String {
+    let catalogue = agent.catalogue();
+    let status = catalogue.pools.get(pool).and_then(|pool| pool.object.status.clone()).unwrap_or_default();
+    let number = |count: Option<i64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    format!(
+        "pool {pool}: {} of {} used, {} held by nodes, {} nodes wait; this node uses {} of the {} it holds",
+        number(status.allocated_ip_count),
+        own.total,
+        number(status.leased_ip_count),
+        status.waiting.len(),
+        own.used,
+        agent.ledger.held(pool).len(),
+    )
 }
 
 /// The attachment with these addresses, in the sandbox's next generation.

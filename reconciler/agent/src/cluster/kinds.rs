@@ -63,11 +63,14 @@ impl Kind {
             Self::Pool => {
                 let mut pool: SpiderIPPool = typed(object)?;
                 bare(&mut pool);
-                // What the agent itself goes by; the rest is for people, and changes with every pod of the cluster.
+                // What the agent itself goes by or tells; who has which address is for people.
                 pool.status = pool.status.map(|status| SpiderIPPoolStatus {
                     shard_size: status.shard_size,
                     fair_share: status.fair_share,
                     waiting: status.waiting,
+                    total_ip_count: status.total_ip_count,
+                    allocated_ip_count: status.allocated_ip_count,
+                    leased_ip_count: status.leased_ip_count,
                     ..SpiderIPPoolStatus::default()
                 });
                 Ok(Object::IpPool(pool))

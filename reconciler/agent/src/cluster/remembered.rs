@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::crd::ippool::SpiderIPPoolStatus;
 use serde_json::json;
 use store::{Change, ReadError, Store};
 
@@ -121,10 +122,10 @@ fn text(object: &Object) -> String {
         Object::IpPool(pool) => {
             let mut pool = pool.clone();
             pool.metadata.resource_version = None;
-            if let Some(status) = &mut pool.status {
-                status.fair_share = None;
-                status.waiting.clear();
-            }
+            // The rest is of the moment.
+            let size = pool.status.and_then(|status| status.shard_size);
+            pool.status =
+                size.map(|size| SpiderIPPoolStatus { shard_size: Some(size), ..SpiderIPPoolStatus::default() });
             json!(pool)
         }
         Object::Coordinator(coordinator) => json!(coordinator),

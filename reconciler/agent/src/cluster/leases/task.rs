@@ -364,7 +364,7 @@ impl Task {
             return;
         }
         match self.agent.ledger.let_go(&self.pool, &idle, |_| Change::new()).await {
-            Ok(gone) => gone.iter().for_each(|address| drop(self.lost.remove(address))),
+            Ok(gone) => self.lost.retain(|address| !gone.contains(address)),
             Err(error) => tracing::warn!(pool = self.pool, %error, "lost addresses stay recorded"),
         }
     }
