@@ -5,8 +5,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::address::{AddressError, parse_destination};
+use super::address::{AddressError, parse_address, parse_destination};
 use super::field::{FieldError, null_is_empty};
+use super::ip_version::IpVersion;
 use super::route::Route;
 use crate::intent::{CoordinatorMode, CoordinatorSettings};
 
@@ -35,12 +36,15 @@ pub struct SpiderCoordinatorSpec {
     pub pod_cidr_type: Option<PodCidrType>,
     /// Further destinations, CIDRs or addresses, that pods reach by the default CNI's interface.
     #[serde(rename = "hijackCIDR", default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 50)))]
     pub hijack_cidr: Vec<String>,
     /// Further routes in the table of the interface.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub policy_routes: Vec<Route>,
     /// The first two bytes of the interface's hardware address, 0a:1b; the others are made from its IP address.
     #[serde(rename = "podMACPrefix", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub pod_mac_prefix: Option<String>,
     /// Whether the routes of pods with several interfaces are put in order at all.
     #[serde(default = "tune_pod_routes")]
@@ -53,14 +57,13 @@ pub struct SpiderCoordinatorSpec {
     pub host_rule_table: i64,
     /// The pod's sysctl rp_filter: 0, 1 or 2; a negative number leaves it alone.
     #[serde(rename = "podRPFilter", default)]
-    #[schemars(range(max = 2))]
     pub pod_rp_filter: i32,
     /// The transmit queue length of the interface; 0 leaves it alone.
     #[serde(default)]
-    #[schemars(range(min = 0))]
     pub tx_queue_len: i64,
     /// The address given to the pod's veth0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50))]
     pub veth_link_address: Option<String>,
     /// The MTU of the pod's veth0.
     #[serde(rename = "vethMTU", default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +164,30 @@ impl Default for SpiderCoordinatorSpec {
 }
 
 impl SpiderCoordinatorSpec {
+    /// The rules of what the plugin reads by itself.
+    fn check_plugin_settings(&self) -> Result<(), CoordinatorError> {
+        for (index, Route { dst, gw }) in self.policy_routes.iter().enumerate() {
+            let error = |key: &str, fault| CoordinatorError::new(format!("spec.policyRoutes[{index}].{key}"), fault);
+            let family = IpVersion::of(parse_destination(dst).map_err(|fault| error("dst", fault))?.ip());
+            let gateway = parse_address(gw).map_err(|fault| error("gw", fault))?;
+            if IpVersion::of(gateway) != family {
+                return Err(error("gw", AddressError::Family(gateway, family)));
+            }
+        }
+        // Empty texts are what the original's client writes.
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        if let Some(prefix) = given(&self.pod_mac_prefix) {
+            check_mac_prefix(prefix).map_err(|fault| CoordinatorError::new("spec.podMACPrefix", fault))?;
+        }
+        if let Some(address) = given(&self.veth_link_address) {
+            parse_address(&address).map_err(|fault| CoordinatorError::new("spec.vethLinkAddress", fault))?;
+        }
+        match self.veth_mtu {
+            Some(mtu) if mtu < 1 => Err(CoordinatorError::new("spec.vethMTU", CoordinatorFault::VethMtu(mtu))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// `mode`, or `tuneMode` where only that one says something.
     pub fn effective_mode(&self) -> Mode {
         match (self.mode, self.tune_mode) {
@@ -219,6 +246,15 @@ pub enum CoordinatorFault {
     /// A queue length outside its range.
     #[error("{0} is no queue length, use 0 to 4294967295")]
     TxQueueLen(i64),
+    /// Not two bytes.
+    #[error("not a valid MAC prefix: {0:?}, write two bytes like 0a:1b")]
+    MacPrefix(String),
+    /// A prefix of addresses of groups.
+    #[error("not a unicast MAC: the lowest bit of the first byte must be 0, which it is not in {0:?}")]
+    Multicast(String),
+    /// No MTU.
+    #[error("vethMTU must be greater than 0, not {0}")]
+    VethMtu(i32),
 }
 
 /// A field of a SpiderCoordinator that breaks a rule.
@@ -244,6 +280,7 @@ impl SpiderCoordinator {
     /// The first field that breaks a rule, such as `spec.hijackCIDR[1]`, and the rule.
     pub fn settings(&self) -> Result<CoordinatorSettings, CoordinatorError> {
         let spec = &self.spec;
+        spec.check_plugin_settings()?;
         let status = |list: fn(&SpiderCoordinatorStatus) -> &Vec<String>| {
             self.status.as_ref().map_or(&[][..], |status| list(status))
         };
@@ -285,6 +322,18 @@ fn destinations(field: &str, texts: &[String]) -> Result<Vec<IpNetwork>, Coordin
         parse_destination(text).map_err(|fault| CoordinatorError::new(format!("{field}[{index}]"), fault))
     };
     texts.iter().enumerate().map(entry).collect()
+}
+
+fn check_mac_prefix(text: String) -> Result<(), CoordinatorFault> {
+    let byte = |text: &str| match text.len() {
+        2 if text.bytes().all(|digit| digit.is_ascii_hexdigit()) => u8::from_str_radix(text, 16).ok(),
+        _ => None,
+    };
+    match text.split_once(':').and_then(|(first, second)| byte(second).and(byte(first))) {
+        None => Err(CoordinatorFault::MacPrefix(text.chars().take(80).collect())),
+        Some(first) if first & 1 == 1 => Err(CoordinatorFault::Multicast(text)),
+        Some(_) => Ok(()),
+    }
 }
 
 /// What is not above 0 stands for the default, as in the original (../spec/coordinator.md 2.2).

@@ -4,26 +4,27 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResourceExt, Resource};
 use serde_json::Value;
 
+use super::rules::{self, Placed};
 use super::{
     SpiderCoordinator, SpiderEndpoint, SpiderIPPool, SpiderIPShard, SpiderMultusConfig, SpiderReservedIP, SpiderSubnet,
 };
 
 /// The definitions of all kinds, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut endpoint = definition::<SpiderEndpoint>();
+    let mut endpoint = definition::<SpiderEndpoint>(Vec::new);
     // The status of an endpoint is written by plain updates, so it must not be a subresource. The derive makes one
     // wherever there is a status.
     for version in &mut endpoint.spec.versions {
         version.subresources = None;
     }
     let mut all = vec![
-        definition::<SpiderCoordinator>(),
+        definition::<SpiderCoordinator>(rules::coordinator),
         endpoint,
-        definition::<SpiderIPPool>(),
+        definition::<SpiderIPPool>(rules::pool),
         shard(),
-        definition::<SpiderMultusConfig>(),
-        definition::<SpiderReservedIP>(),
-        definition::<SpiderSubnet>(),
+        definition::<SpiderMultusConfig>(rules::network),
+        definition::<SpiderReservedIP>(rules::reserved),
+        definition::<SpiderSubnet>(rules::subnet),
     ];
     all.sort_by(|one, other| one.spec.names.plural.cmp(&other.spec.names.plural));
     all
@@ -32,7 +33,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// A shard comes into being with all of its slots free: a create cannot set the status, and a patch that tests a slot needs
 /// the slot to be there.
 fn shard() -> CustomResourceDefinition {
-    let mut definition = definition::<SpiderIPShard>();
+    let mut definition = definition::<SpiderIPShard>(Vec::new);
     let free = serde_json::json!({"slots": vec![""; super::ip_shard::SLOTS]});
     for version in &mut definition.spec.versions {
         let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
@@ -74,7 +75,9 @@ fn write_whole_numbers(tree: &mut Value) {
     }
 }
 
-fn definition<K: CustomResourceExt + Resource<DynamicType = ()>>() -> CustomResourceDefinition {
+fn definition<K: CustomResourceExt + Resource<DynamicType = ()>>(
+    rules: fn() -> Vec<Placed>,
+) -> CustomResourceDefinition {
     let mut definition = K::crd();
     definition.spec.names.list_kind = Some(format!("{}List", K::kind(&())));
     for version in &mut definition.spec.versions {
@@ -86,6 +89,7 @@ fn definition<K: CustomResourceExt + Resource<DynamicType = ()>>() -> CustomReso
         schema.title = None;
         let mut tree = serde_json::to_value(&*schema).expect("a schema has text keys only");
         tidy(&mut tree);
+        rules::place(&mut tree, rules());
         *schema = serde_json::from_value(tree).expect("a schema without `nullable` is a schema");
     }
     definition
@@ -264,12 +268,10 @@ mod tests {
                 r#".spec.mode enum ["auto","underlay","overlay","disabled"]"#,
                 r#".spec.podCIDRType enum ["auto","cluster","calico","cilium","none"]"#,
                 ".spec.podRPFilter default 0",
-                ".spec.podRPFilter maximum 2",
                 r#".spec.policyRoutes[] required ["dst","gw"]"#,
                 r#".spec.tuneMode enum ["auto","underlay","overlay","disabled"]"#,
                 ".spec.tunePodRoutes default true",
                 ".spec.txQueueLen default 0",
-                ".spec.txQueueLen minimum 0",
                 ".spec.vethMTU minimum 1",
                 r#".status required ["phase"]"#,
             ]

@@ -22,6 +22,7 @@ use super::route::Route;
     status = "SpiderEndpointStatus",
     derive = "PartialEq",
     doc = "A SpiderEndpoint shows the addresses of the pod of the same name.",
+    selectable = ".status.current.node",
     printcolumn(name = "INTERFACE", type_ = "string", json_path = ".status.current.ips[0].interface"),
     printcolumn(name = "IPV4POOL", type_ = "string", json_path = ".status.current.ips[0].ipv4Pool"),
     printcolumn(name = "IPV4", type_ = "string", json_path = ".status.current.ips[0].ipv4"),

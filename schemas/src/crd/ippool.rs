@@ -1,11 +1,10 @@
 //! SpiderIPPool: addresses of one subnet that pods may get.
-#![allow(unreachable_pub, reason = "KubeSchema makes a public copy of the struct inside a function")]
 #![allow(clippy::duplicated_attributes, reason = "the lint does not tell one printer column from another")]
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +13,7 @@ use super::ip_version::IpVersion;
 use super::route::Route;
 
 /// What a pool holds and who may use it.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiderpool.spidernet.io",
     version = "v2beta1",
@@ -41,30 +40,30 @@ use super::route::Route;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(oldSelf.ipVersion) || (has(self.ipVersion) && self.ipVersion == oldSelf.ipVersion)")
-        .message("ipVersion is not changeable")
-)]
 pub struct SpiderIPPoolSpec {
     /// The address family, 4 or 6; that of the subnet when absent. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "IpVersion")]
     pub ip_version: Option<IpVersion>,
     /// The subnet as a CIDR without host bits, 10.6.0.0/16. It cannot be changed.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("subnet is not changeable"))]
+    #[schemars(length(max = 50))]
     pub subnet: String,
     /// The addresses of the pool, each entry one address A or a range A-B inside the subnet.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 80)))]
     pub ips: Vec<String>,
     /// Addresses that are taken out of ips, written as there.
     #[serde(rename = "excludeIPs", default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 80)))]
     pub exclude_ips: Vec<String>,
     /// The default gateway of the pods, an address of the subnet that is not in ips.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
     pub gateway: Option<String>,
     /// Further routes of the pods; the default route is written as gateway. An empty list keeps the pool from inheriting
     /// those of its SpiderSubnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub routes: Option<Vec<Route>>,
     /// The pods that may use the pool, by label; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +92,9 @@ pub struct SpiderIPPoolSpec {
     /// Whether the pool gives no further addresses; what it has given stays in use.
     #[serde(default)]
     pub disable: bool,
+    /// Of older releases: the VLAN of the addresses. It has no effect here; the SpiderMultusConfig decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<i64>,
 }
 
 /// What of a pool is in use.

@@ -21,6 +21,7 @@ pub mod pool_ranges;
 pub mod ranges;
 pub mod reserved_ip;
 pub mod route;
+mod rules;
 pub mod subnet;
 
 pub use coordinator::SpiderCoordinator;
@@ -33,5 +34,7 @@ pub use pool_ranges::{PoolError, PoolRanges};
 pub use reserved_ip::SpiderReservedIP;
 pub use subnet::SpiderSubnet;
 
+#[cfg(test)]
+mod refused_tests;
 #[cfg(test)]
 mod seed_tests;

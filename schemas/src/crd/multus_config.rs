@@ -44,30 +44,32 @@ pub struct SpiderMultusConfigSpec {
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schemars(length(max = 32), inner(length(max = 16384)))]
     pub chain_cni_json_data: Vec<String>,
     /// For custom: the JSON text of the whole configuration. When it is empty, the node's own configuration of that name
     /// is used.
     #[serde(rename = "customCNI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
     pub custom_cni: Option<String>,
-    /// For macvlan.
+    /// The uplink and the pools of a macvlan; required when cniType is macvlan, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macvlan: Option<UplinkConfig>,
-    /// For ipvlan.
+    /// The uplink and the pools of an ipvlan; required when cniType is ipvlan, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipvlan: Option<UplinkConfig>,
-    /// For vlan.
+    /// The uplink and the pools of a vlan; required when cniType is vlan, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanConfig>,
-    /// For sriov.
+    /// The virtual functions and the pools; required when cniType is sriov, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sriov: Option<SriovConfig>,
-    /// For ib-sriov.
+    /// The InfiniBand virtual functions and the pools; required when cniType is ib-sriov, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ibsriov: Option<IbSriovConfig>,
-    /// For ipoib.
+    /// The InfiniBand interface and the pools; required when cniType is ipoib, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipoib: Option<IpoibConfig>,
-    /// For ovs.
+    /// The Open vSwitch bridge and the pools; required when cniType is ovs, refused otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ovs: Option<OvsConfig>,
 }
@@ -140,6 +142,7 @@ impl fmt::Display for CniType {
 #[serde(rename_all = "camelCase")]
 pub struct UplinkConfig {
     /// The uplink of the node; two or more are put into the bond.
+    #[schemars(length(max = 32), inner(length(max = 64)))]
     pub master: Vec<String>,
     /// The MTU; 0 takes the uplink's.
     #[serde(default)]
@@ -168,6 +171,7 @@ pub struct UplinkConfig {
 #[serde(rename_all = "camelCase")]
 pub struct VlanConfig {
     /// The uplink of the node; two or more are put into the bond.
+    #[schemars(length(max = 32), inner(length(max = 64)))]
     pub master: Vec<String>,
     /// The MTU; 0 takes the uplink's.
     #[serde(default)]
@@ -207,6 +211,7 @@ pub enum VlanMode {
 #[serde(rename_all = "camelCase")]
 pub struct BondConfig {
     /// The name of the bond.
+    #[schemars(length(max = 64))]
     pub name: String,
     /// The mode by the kernel's number, 0 balance-rr to 6 balance-alb.
     #[schemars(range(min = 0, max = 6))]
@@ -222,6 +227,7 @@ pub struct BondConfig {
 pub struct SriovConfig {
     /// The device plugin's name of the virtual functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub resource_name: Option<String>,
     /// The VLAN of the virtual function.
     #[serde(rename = "vlanID", default, skip_serializing_if = "Option::is_none")]
@@ -253,6 +259,7 @@ pub struct SriovConfig {
 pub struct IbSriovConfig {
     /// The device plugin's name of the virtual functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub resource_name: Option<String>,
     /// The partition key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -290,6 +297,7 @@ pub enum LinkState {
 pub struct IpoibConfig {
     /// The InfiniBand interface of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub master: Option<String>,
     /// The pools of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -301,6 +309,7 @@ pub struct IpoibConfig {
 #[serde(rename_all = "camelCase")]
 pub struct OvsConfig {
     /// The bridge.
+    #[schemars(length(max = 64))]
     pub bridge: String,
     /// The VLAN of the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,6 +317,7 @@ pub struct OvsConfig {
     pub vlan: Option<i32>,
     /// The VLANs that the port carries with their tags.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
     pub trunk: Vec<Trunk>,
     /// The PCI address of a virtual function that is offloaded to.
     #[serde(rename = "deviceID", default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! SpiderReservedIP: addresses that no pod gets, whatever pool holds them.
-#![allow(unreachable_pub, reason = "KubeSchema makes a public copy of the struct inside a function")]
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::{AddressError, parse_range};
@@ -10,7 +10,7 @@ use super::ip_version::IpVersion;
 use super::ranges::{self, Range};
 
 /// What is reserved.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiderpool.spidernet.io",
     version = "v2beta1",
@@ -23,10 +23,6 @@ use super::ranges::{self, Range};
     printcolumn(name = "VERSION", type_ = "string", json_path = ".spec.ipVersion")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(oldSelf.ipVersion) || (has(self.ipVersion) && self.ipVersion == oldSelf.ipVersion)")
-        .message("ipVersion is not changeable")
-)]
 pub struct SpiderReservedIPSpec {
     /// The address family, 4 or 6; that of the first entry of ips when absent. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +30,7 @@ pub struct SpiderReservedIPSpec {
     pub ip_version: Option<IpVersion>,
     /// The reserved addresses, each entry one address A or a range A-B.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 80)))]
     pub ips: Vec<String>,
 }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
     /// The destination as a CIDR.
+    #[schemars(length(max = 50))]
     pub dst: String,
     /// The address of the gateway, of the same family.
+    #[schemars(length(max = 45))]
     pub gw: String,
 }

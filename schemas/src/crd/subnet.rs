@@ -1,8 +1,7 @@
 //! SpiderSubnet: addresses of one subnet that pools take theirs from.
-#![allow(unreachable_pub, reason = "KubeSchema makes a public copy of the struct inside a function")]
 #![allow(clippy::duplicated_attributes, reason = "the lint does not tell one printer column from another")]
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +10,7 @@ use super::ip_version::IpVersion;
 use super::route::Route;
 
 /// What a subnet holds.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiderpool.spidernet.io",
     version = "v2beta1",
@@ -28,30 +27,33 @@ use super::route::Route;
     printcolumn(name = "TOTAL-IP-COUNT", type_ = "integer", json_path = ".status.totalIPCount")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(oldSelf.ipVersion) || (has(self.ipVersion) && self.ipVersion == oldSelf.ipVersion)")
-        .message("ipVersion is not changeable")
-)]
 pub struct SpiderSubnetSpec {
     /// The address family, 4 or 6; that of the subnet when absent. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "IpVersion")]
     pub ip_version: Option<IpVersion>,
     /// The subnet as a CIDR without host bits, 10.6.0.0/16. It cannot be changed.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("subnet is not changeable"))]
+    #[schemars(length(max = 50))]
     pub subnet: String,
     /// The addresses that pools may take, each entry one address A or a range A-B inside the subnet.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 80)))]
     pub ips: Vec<String>,
     /// Addresses that are taken out of ips, written as there.
     #[serde(rename = "excludeIPs", default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 80)))]
     pub exclude_ips: Vec<String>,
     /// The default gateway of pools that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
     pub gateway: Option<String>,
     /// The routes of pools that have no list of their own.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
     pub routes: Vec<Route>,
+    /// Of older releases: the VLAN of the addresses. It has no effect here; the SpiderMultusConfig decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<i64>,
 }
 
 /// What of a subnet its pools hold.

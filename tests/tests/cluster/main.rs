@@ -6,13 +6,21 @@
 mod access;
 mod bed;
 mod collection;
+mod crds;
 mod faults;
 mod objects;
 mod place;
 
 fn main() {
     bed::run(|| {
-        let trials = [objects::trials(), access::trials(), collection::trials(), faults::trials(), place::trials()];
+        let trials = [
+            objects::trials(),
+            access::trials(),
+            collection::trials(),
+            crds::trials(),
+            faults::trials(),
+            place::trials(),
+        ];
         trials.into_iter().flatten().collect()
     });
 }

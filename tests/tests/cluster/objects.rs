@@ -5,10 +5,11 @@ use tests::cluster::Cluster;
 
 use crate::bed::{Namespace, assert_refused, sharing};
 
-const KINDS: [&str; 6] = [
+const KINDS: [&str; 7] = [
     "spidercoordinators",
     "spiderendpoints",
     "spiderippools",
+    "spideripshards",
     "spidermultusconfigs",
     "spiderreservedips",
     "spidersubnets",
