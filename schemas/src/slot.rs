@@ -226,12 +226,13 @@ impl Slot {
                 Some((subject, digits)) => (subject, parse_mask(digits, width)?),
                 None => (part, whole(width)),
             };
-            let subject = subject.parse()?;
+            let subject: Subject = subject.parse()?;
             match slot.taken() & mask {
-                0 => slot.put(&subject, mask),
+                0 => slot.add(subject, mask),
                 twice => return Err(SlotError::Twice(twice)),
             }
         }
+        slot.tidy();
         Ok(slot)
     }
 
@@ -314,11 +315,15 @@ impl Slot {
 
     /// Adds bits that nobody has.
     fn put(&mut self, subject: &Subject, mask: u64) {
-        match self.parts.iter_mut().find(|(known, _)| known == subject) {
-            Some((_, bits)) => *bits |= mask,
-            None => self.parts.push((subject.clone(), mask)),
-        }
+        self.add(subject.clone(), mask);
         self.tidy();
+    }
+
+    fn add(&mut self, subject: Subject, mask: u64) {
+        match self.parts.iter_mut().find(|(known, _)| *known == subject) {
+            Some((_, bits)) => *bits |= mask,
+            None => self.parts.push((subject, mask)),
+        }
     }
 
     fn tidy(&mut self) {

@@ -68,7 +68,7 @@ fn pick(
         let usable = windows.usable(view.number(), place);
         let mask = available(slot) & usable & !taken[place];
         let count = u64::from(mask.count_ones());
-        if count == 0 || slot.to_text(width).len() > room {
+        if count == 0 || view.text(place).len() > room {
             continue;
         }
         let rank = match slot.of(me) | taken[place] {

@@ -45,6 +45,11 @@ impl Shard {
         self.slots.get(place).and_then(|(_, slot)| slot.as_ref())
     }
 
+    /// A slot's text as it was read; empty when there is no such slot.
+    pub fn text(&self, place: usize) -> &str {
+        self.slots.get(place).map_or("", |(text, _)| text)
+    }
+
     /// The places and texts of those that cannot be read, to be reported.
     pub fn unclear(&self) -> impl Iterator<Item = (usize, &str)> {
         self.slots

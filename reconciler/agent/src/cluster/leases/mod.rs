@@ -207,7 +207,8 @@ fn waiting(entries: &BTreeMap<String, String>) -> Vec<Waiter> {
         let (since, epoch) = text.split_once(' ').unwrap_or((text, "1"));
         let since: k8s_openapi::jiff::Timestamp = since.parse().ok()?;
         let holder = Holder::new(node, epoch.parse().ok()?).ok()?;
-        Some(Waiter { since: u64::try_from(since.as_millisecond()).ok()?, holder })
+        // In seconds: among those that began to wait at about the same time chance decides.
+        Some(Waiter { since: u64::try_from(since.as_second()).ok()?, holder })
     };
     // What cannot be read is nobody's who could take anything.
     entries.iter().filter_map(waiter).collect()
@@ -227,7 +228,7 @@ mod tests {
         ];
         let found = waiting(&entries.map(|(node, text)| (node.to_owned(), text.to_owned())).into());
         let read: Vec<String> =
-            found.iter().map(|waiter| format!("{} {}", waiter.since % 100_000, waiter.holder)).collect();
-        assert_eq!(read, ["2500 a", "1000 b~3"]);
+            found.iter().map(|waiter| format!("{} {}", waiter.since % 100, waiter.holder)).collect();
+        assert_eq!(read, ["2 a", "1 b~3"]);
     }
 }

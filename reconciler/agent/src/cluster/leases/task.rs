@@ -119,6 +119,16 @@ impl Task {
             let gone = ledger.let_go(&self.pool, &void, |_| Change::new()).await.map_err(|error| error.to_string())?;
             self.lost.extend(void.into_iter().filter(|address| !gone.contains(address)));
         }
+        // What is in use and no record tells of is, if anybody's, this node's: it is not to be given back before it is free.
+        let mut found = ledger.estranged();
+        found.retain(|address| self.input.windows.is_usable(*address));
+        let mut found = set_of(&found);
+        found.subtract(&current);
+        if !found.is_empty() {
+            let held = ledger.hold(&self.pool, &found, epoch, Change::new()).await;
+            held.map_err(|error| error.to_string())?;
+        }
+        let (current, _) = ledger.leased_by_epoch(&self.pool, epoch);
         let taken = ledger.taken();
         let mut used = BTreeSet::new();
         let mut recorded = Vec::new();
@@ -198,7 +208,7 @@ impl Task {
         let input = self.input.clone();
         let started = input.started.saturating_sub(std::mem::replace(&mut self.started, input.started));
         self.keeper(|keeper| {
-            keeper.tenant.pool(input.windows, input.fair_share, input.waiting, now);
+            keeper.tenant.pool(input.windows, input.fair_share, input.waiting);
             keeper.tenant.missing(input.missing);
             keeper.tenant.fence(input.is_fenced);
             (0..started).for_each(|_| keeper.tenant.started(now));

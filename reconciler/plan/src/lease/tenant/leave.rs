@@ -44,6 +44,12 @@ impl Leave {
         Self { stage: Stage::Out, heir: Heir::Everybody }
     }
 
+    /// Held in the node's name, it is not known why. The store is to know of its release all the same: that may come
+    /// through after the next start.
+    pub(super) fn unexplained() -> Self {
+        Self { stage: Stage::New, heir: Heir::Everybody }
+    }
+
     pub(super) fn quarantined(until: u64) -> Self {
         Self { stage: Stage::New, heir: Heir::Nobody { until } }
     }
@@ -191,6 +197,14 @@ impl Tenant {
             if !self.held.contains_key(&address) && !self.leaving.contains_key(&address) {
                 self.erase.insert(address);
             }
+        }
+    }
+
+    /// Whether a release of it is under way.
+    pub(super) fn is_sent(&self, address: IpAddr) -> bool {
+        match &self.request {
+            Some(Request::Leave(_, edits)) => edits.iter().any(|edit| edit.lost.contains(&address)),
+            _ => false,
         }
     }
 

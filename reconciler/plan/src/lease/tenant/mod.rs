@@ -16,8 +16,11 @@
 //! - A view of a shard that is older than the last one says nothing.
 
 mod leave;
+mod protocol;
 mod reply;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -29,6 +32,7 @@ use super::draw::{Draw, hash};
 use super::shard::{Shard, SlotEdit};
 use super::windows::Windows;
 use leave::{Leave, Stage};
+pub use protocol::{Action, Now, Recorded, Reply, Seen, Waiter};
 use search::Search;
 
 /// For how long a request whose answer was lost may still happen: the API server gives up on one after a minute.
@@ -39,140 +43,6 @@ const RECENT_MS: u64 = 1_000;
 const HEARD_MS: u64 = 5_000;
 /// For how long a node that was served goes on watching, in milliseconds: others may not have seen it yet.
 const LINGER_MS: u64 = 5_000;
-
-/// What time it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// A clock that never jumps, in milliseconds since any time.
-    pub ms: u64,
-    /// Seconds since 1970 (UTC): for the ends of quarantines alone.
-    pub unix: u64,
-}
-
-/// One who waits for an address of the pool.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Waiter {
-    /// Since when, in any unit that orders them.
-    pub since: u64,
-    /// Who.
-    pub holder: Holder,
-}
-
-/// A shard as an answer or an event of a watch shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Which.
-    pub number: u128,
-    /// `metadata.resourceVersion`: a greater one is newer.
-    pub version: u64,
-    /// The texts of its slots.
-    pub slots: Vec<String>,
-}
-
-/// What the store knows of an address when the agent starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
-    /// Recorded, and no pod has it.
-    Spare,
-    /// Recorded as suspect, and not cleared yet.
-    Suspect,
-    /// A pod has it.
-    Used,
-    /// Forgotten, and not yet erased.
-    Forgotten,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Read all shards of the pool, no older than now: [`Reply::Listed`].
-    List,
-    /// Read one shard: [`Reply::Seen`], [`Reply::Absent`] or [`Reply::Void`].
-    Get {
-        /// Which.
-        number: u128,
-        /// Whether it has to be no older than now; else what the API server has at hand will do (`resourceVersion=0`).
-        is_fresh: bool,
-    },
-    /// Make a shard: [`Reply::Seen`] when made, else [`Reply::Exists`].
-    Create {
-        /// Which.
-        number: u128,
-    },
-    /// Change slots, see [`json_patch`](super::json_patch): [`Reply::Seen`] when done, [`Reply::Refused`] when one has
-    /// another text by now, [`Reply::Absent`].
-    Patch {
-        /// Which shard.
-        number: u128,
-        /// All of them or none.
-        edits: Vec<SlotEdit>,
-    },
-    /// Enter the node among those who wait: [`Reply::Done`].
-    Register,
-    /// Take the node out of those who wait: [`Reply::Done`].
-    Unregister,
-    /// Begin or end to watch the pool's shards; every event is a [`Reply::Watched`]. Not answered otherwise. It begins
-    /// with the shards as they are.
-    Watch(bool),
-    /// Make durable that these addresses are the node's, in place of what was recorded of them: [`Reply::Recorded`].
-    Record {
-        /// All of them.
-        addresses: Vec<IpAddr>,
-        /// Those of them that have to be looked for on the wire, see [`Tenant::cleared`].
-        suspect: Vec<IpAddr>,
-    },
-    /// Make durable that these addresses are on their way back and not to be given: [`Reply::Forgotten`].
-    Forget {
-        /// Which.
-        addresses: Vec<IpAddr>,
-    },
-    /// Drop what is recorded of these addresses, with or after any other write. Not answered; if it is lost, it comes
-    /// again after the next start.
-    Erase {
-        /// Which.
-        addresses: Vec<IpAddr>,
-    },
-    /// These addresses are not the node's any more though it has not given them back: report those that pods use. Not
-    /// answered; what the store has of the others is to be dropped.
-    Lost {
-        /// Those that nobody uses.
-        spare: Vec<IpAddr>,
-        /// Those that pods use.
-        used: Vec<IpAddr>,
-    },
-    /// Ask again at this time ([`Now::ms`]) if nothing happens before. Always the last.
-    Sleep {
-        /// When.
-        until_ms: u64,
-    },
-}
-
-/// What has come of an action, or what a watch saw.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// All shards of the pool.
-    Listed(Vec<Seen>),
-    /// The shard, as it is after what was asked for.
-    Seen(Seen),
-    /// A watch saw it.
-    Watched(Seen),
-    /// There is no such shard.
-    Absent,
-    /// The shard to be made was there already.
-    Exists,
-    /// The shard is of another pool of that name, and of no use until it is gone.
-    Void,
-    /// A slot had another text: nothing was changed.
-    Refused,
-    /// Time-out, connection lost, the server's own error: it may have happened, or happen later, or not.
-    Unknown,
-    /// Registered or taken out.
-    Done,
-    /// Durable.
-    Recorded,
-    /// Durable.
-    Forgotten,
-}
 
 /// The state of an address that the node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,19 +201,17 @@ impl Tenant {
 
     /// The pool as it is now: what of it is usable, what each node may keep beyond its need, who waits. Entries of
     /// `waiting` under this node's name tell that it is registered.
-    pub fn pool(&mut self, windows: Windows, fair_share: u64, waiting: Vec<Waiter>, now: Now) {
+    pub fn pool(&mut self, windows: Windows, fair_share: u64, waiting: Vec<Waiter>) {
         self.has_moved |= self.windows != windows;
         self.windows = windows;
-        self.shares(fair_share, waiting, now);
+        self.shares(fair_share, waiting);
     }
 
     /// The same, when only the numbers have changed.
-    pub fn shares(&mut self, fair_share: u64, mut waiting: Vec<Waiter>, now: Now) {
+    pub fn shares(&mut self, fair_share: u64, mut waiting: Vec<Waiter>) {
         waiting.sort();
         self.fair_share = fair_share;
         self.waiting = waiting;
-        // An entry of before a restart, or of a request whose answer was lost.
-        self.is_registered |= self.request.is_none() && now.ms >= self.registered_ms && self.is_listed();
     }
 
     fn is_listed(&self) -> bool {
@@ -518,6 +386,8 @@ impl Tenant {
         if self.is_fenced {
             return None;
         }
+        // An entry of before a restart, or of a request whose answer was lost.
+        self.is_registered |= now.ms >= self.registered_ms && self.is_listed();
         if self.is_registered && !self.is_starved() {
             self.request = Some(Request::Register(false));
             return Some(Action::Unregister);
@@ -557,9 +427,11 @@ impl Tenant {
             return None;
         }
         let pause = (self.request.is_none() && self.pause_until_ms > now.ms).then_some(self.pause_until_ms);
+        let unheard = (self.is_listed() != self.is_registered).then_some(self.registered_ms);
         let short = self.is_short(now) && self.search_ms() > now.ms;
         [
             pause,
+            unheard,
             short.then(|| self.search_ms()),
             self.surplus.wake_ms(),
             self.unwatch_ms,

@@ -175,23 +175,23 @@ impl Tenant {
     /// The first look: what is held in the node's name and not recorded goes back. It is not known how it came about, and
     /// a release that was under way may come through yet.
     fn start(&mut self, shards: Vec<Seen>, now: Now) {
-        for seen in &shards {
-            for address in self.shard(seen).held(&self.me) {
+        let numbers: BTreeSet<u128> = shards.iter().map(|seen| seen.number).collect();
+        for seen in shards {
+            // Of hundreds of shards, a node has something in a few.
+            let is_named = seen.slots.iter().any(|text| text.contains(self.me.node()));
+            if !is_named && !self.is_own(seen.number) {
+                self.versions.insert(seen.number, seen.version);
+                continue;
+            }
+            for address in self.shard(&seen).held(&self.me) {
                 if !self.held.contains_key(&address) && !self.leaving.contains_key(&address) {
-                    self.leaving.insert(address, Leave::forgotten());
+                    self.leaving.insert(address, Leave::unexplained());
                     self.limbo.insert(address, now.ms.saturating_add(LATE_MS));
                 }
             }
+            self.see(seen, now);
         }
         self.has_started = true;
-        let numbers: BTreeSet<u128> = shards.iter().map(|seen| seen.number).collect();
-        for seen in shards {
-            let number = seen.number;
-            self.see(seen, now);
-            if !self.is_own(number) {
-                self.views.remove(&number);
-            }
-        }
         let layout = *self.windows.layout();
         let absent: BTreeSet<u128> = self
             .held
@@ -223,7 +223,7 @@ impl Tenant {
                 continue;
             }
             if self.limbo.contains_key(&address) {
-                self.leaving.insert(address, Leave::forgotten());
+                self.leaving.insert(address, Leave::unexplained());
                 self.limbo.insert(address, now.ms.saturating_add(LATE_MS));
             } else {
                 let is_suspect = self.suspects.remove(&address);
@@ -251,7 +251,7 @@ impl Tenant {
         let lost: Vec<IpAddr> =
             self.held.range(first..=last).map(|(address, _)| address).filter(is_lost).copied().collect();
         for address in left {
-            if !self.is_forgetting(address) {
+            if !self.is_forgetting(address) && !self.is_sent(address) {
                 self.left(address);
             }
         }
