@@ -96,6 +96,13 @@ fn build() -> Result<Binaries, BuildError> {
         .arg("--target-dir")
         .arg(&target.folder)
         .stdin(Stdio::null());
+    // Under `cargo test` these are the test package's. Build scripts that ask for them would run again, and with them all
+    // that is built on their crates, each time that the two kinds of builds take turns.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|own| is_named(&name, own)) {
+            cargo.env_remove(name);
+        }
+    }
     let mut built = target.folder.clone();
     if let Some(triple) = &target.triple {
         cargo.args(["--target", triple]);
@@ -104,6 +111,10 @@ fn build() -> Result<Binaries, BuildError> {
     built.push(profile_folder(&target.profile));
     run(&mut cargo)?;
     Ok(Binaries { dragline: built.join("dragline"), plugins: built.join("dragline-cni") })
+}
+
+fn is_named(name: &OsString, prefix: &str) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(prefix))
 }
 
 fn run(command: &mut Command) -> Result<(), BuildError> {

@@ -227,7 +227,8 @@ fn prepare(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn wait_for_signal() {
+/// Completes at SIGTERM or SIGINT.
+pub(crate) async fn wait_for_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
@@ -235,7 +236,7 @@ async fn wait_for_signal() {
         }
         (terminate, interrupt) => {
             let error = terminate.err().or(interrupt.err()).map(|error| error.to_string()).unwrap_or_default();
-            tracing::error!(error, "signals cannot be received: only SIGKILL ends this agent");
+            tracing::error!(error, "signals cannot be received: only SIGKILL ends this process");
             std::future::pending::<()>().await;
         }
     }

@@ -33,20 +33,44 @@ pub enum ClientError {
     Client(#[from] kube::Error),
 }
 
+/// How long a request about leadership may take, together with its connection: less than the time between the last
+/// moment for a renewal and the end of the lease.
+const ELECTION_CONNECT: Duration = Duration::from_millis(1500);
+/// See [`ELECTION_CONNECT`].
+const ELECTION_ANSWER: Duration = Duration::from_millis(2500);
+
 /// A client by this kubeconfig, or by the service account of the pod when there is none. Nothing is sent yet.
 ///
 /// # Errors
 /// When the kubeconfig or the service account cannot be used.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
-    let mut config = match kubeconfig {
+    let mut config = config(kubeconfig).await?;
+    config.connect_timeout = Some(CONNECT);
+    config.write_timeout = Some(REQUEST);
+    Ok(Client::try_from(config)?)
+}
+
+/// A client for the questions of an election alone: it gives up so early that a leader who cannot renew its lease knows
+/// it before anybody else may lead.
+///
+/// # Errors
+/// As [`client`].
+pub async fn election_client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+    let mut config = config(kubeconfig).await?;
+    config.connect_timeout = Some(ELECTION_CONNECT);
+    config.read_timeout = Some(ELECTION_ANSWER);
+    config.write_timeout = Some(ELECTION_ANSWER);
+    config.reset_reader_on_write = true;
+    Ok(Client::try_from(config)?)
+}
+
+async fn config(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
+    Ok(match kubeconfig {
         Some(path) => {
             let failed = |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
             let read = Kubeconfig::read_from(path).map_err(failed)?;
             Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.map_err(failed)?
         }
         None => Config::incluster()?,
-    };
-    config.connect_timeout = Some(CONNECT);
-    config.write_timeout = Some(REQUEST);
-    Ok(Client::try_from(config)?)
+    })
 }

@@ -16,6 +16,7 @@ pub mod ip_version;
 pub mod ippool;
 pub mod multus_config;
 mod nad;
+mod nad_hardware;
 mod nad_plugin;
 pub mod pool_ranges;
 pub mod ranges;

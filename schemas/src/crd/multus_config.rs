@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::coordinator::SpiderCoordinatorSpec;
 use super::field::null_is_empty;
-pub use super::nad::{NadError, NadFault, nad_config, nad_name};
+pub use super::nad::{NadError, NadFault, nad_annotations, nad_config, nad_name};
 
 /// A network: its main plugin, its pools and its coordinator.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,8 @@
 //! The text of the NetworkAttachmentDefinition that a SpiderMultusConfig stands for, a CNI configuration list
 //! (../spec/controller.md 2). The order of keys and plugins is part of the contract.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::address::{AddressError, parse_address, parse_destination};
@@ -11,7 +13,10 @@ use super::multus_config::{
     BondConfig, CniType, NetworkPools, OlderNetworkPools, SpiderMultusConfig, SpiderMultusConfigSpec, UplinkConfig,
     VlanConfig, VlanMode,
 };
-use super::nad_plugin::{ConfigList, Coordinator, Ifacer, IfacerBond, Ipam, Plugin, UplinkPlugin, VlanPlugin};
+use super::nad_hardware as hardware;
+use super::nad_plugin::{
+    ConfigList, Coordinator, Ifacer, IfacerBond, Ipam, Plugin, TuningPlugin, UplinkPlugin, VlanPlugin,
+};
 use super::route::Route;
 use crate::cni::version::CniVersion;
 use crate::name::{NameError, NetworkName};
@@ -22,6 +27,9 @@ const NAME_ANNOTATION: &str = "multus.spidernet.io/cr-name";
 const VERSION_ANNOTATION: &str = "multus.spidernet.io/cni-version";
 /// The annotation that names the network inside the text.
 const NETWORK_ANNOTATION: &str = "cni.spidernet.io/cniconfig-name";
+
+/// The annotation of a definition that names the resource, as multus and the device plugins know it.
+const RESOURCE_ANNOTATION: &str = "k8s.v1.cni.cncf.io/resourceName";
 
 /// The rule that a SpiderMultusConfig breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +49,15 @@ pub enum NadFault {
     /// A block of another type is there.
     #[error("the cniType {0} only supports its own block, please remove other CNI configs")]
     Foreign(CniType),
-    /// A type whose text is not made yet.
-    #[error("{0} is not supported yet; write the whole configuration in spec.customCNI with cniType custom")]
-    Unsupported(CniType),
+    /// A field that the type cannot go without.
+    #[error("it is empty, cniType {0} requires it")]
+    Empty(CniType),
+    /// The least rate is above the greatest.
+    #[error("minTxRateMbps must be less than maxTxRateMbps, or equal")]
+    Rates,
+    /// Not VLANs of a trunk.
+    #[error("{0}; give minID and maxID, 0 to 4094 and in that order, or id alone")]
+    Trunk(&'static str),
     /// No uplink.
     #[error("master can't be empty")]
     NoMaster,
@@ -112,6 +126,15 @@ pub fn nad_config(config: &SpiderMultusConfig) -> Result<String, NadError> {
     Ok(serde_json::to_string(&list).expect("plain structs and JSON values have a JSON form"))
 }
 
+/// The definition's annotations: those of the object, and the name of the resource of which each of its pods gets one.
+pub fn nad_annotations(config: &SpiderMultusConfig) -> BTreeMap<String, String> {
+    let mut annotations = config.metadata.annotations.clone().unwrap_or_default();
+    if let Some(resource) = hardware::resource(&config.spec) {
+        annotations.insert(RESOURCE_ANNOTATION.to_owned(), resource);
+    }
+    annotations
+}
+
 fn annotation<'a>(config: &'a SpiderMultusConfig, key: &str) -> Option<&'a str> {
     config.metadata.annotations.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
 }
@@ -148,7 +171,7 @@ fn refuse_foreign_blocks(spec: &SpiderMultusConfigSpec) -> Result<(), NadError> 
     }
 }
 
-/// ifacer, the main plugin, the chained ones, the coordinator.
+/// ifacer, the main plugin and what belongs to it, the chained ones, the coordinator, tuning.
 fn plugins(spec: &SpiderMultusConfigSpec) -> Result<Vec<Plugin<'_>>, NadError> {
     let kind = spec.cni_type;
     let missing = |field: &str| NadError::new(field, NadFault::Missing(kind));
@@ -160,15 +183,21 @@ fn plugins(spec: &SpiderMultusConfigSpec) -> Result<Vec<Plugin<'_>>, NadError> {
             uplink_plugins(spec, "spec.ipvlan", spec.ipvlan.as_ref().ok_or_else(|| missing("spec.ipvlan"))?)?
         }
         CniType::Vlan => vlan_plugins(spec, spec.vlan.as_ref().ok_or_else(|| missing("spec.vlan"))?)?,
-        CniType::Sriov | CniType::IbSriov | CniType::Ipoib | CniType::Ovs | CniType::Custom => {
-            return Err(NadError::new("spec.cniType", NadFault::Unsupported(kind)));
-        }
+        CniType::Sriov => hardware::sriov(spec, spec.sriov.as_ref().ok_or_else(|| missing("spec.sriov"))?)?,
+        CniType::IbSriov => hardware::ib_sriov(spec, spec.ibsriov.as_ref().ok_or_else(|| missing("spec.ibsriov"))?)?,
+        CniType::Ipoib => hardware::ipoib(spec, spec.ipoib.as_ref().ok_or_else(|| missing("spec.ipoib"))?)?,
+        CniType::Ovs => hardware::ovs(spec, spec.ovs.as_ref().ok_or_else(|| missing("spec.ovs"))?)?,
+        // Its text is what was written.
+        CniType::Custom => Vec::new(),
     };
     for (index, text) in spec.chain_cni_json_data.iter().enumerate() {
         plugins.push(Plugin::Chained(chained(&format!("spec.chainCNIJsonData[{index}]"), text)?));
     }
     if spec.enable_coordinator {
         plugins.push(Plugin::Coordinator(coordinator(&spec.coordinator.clone().unwrap_or_default())?));
+    }
+    if let Some(block) = spec.sriov.as_ref().filter(|block| block.mtu > 0) {
+        plugins.push(Plugin::Tuning(TuningPlugin { kind: "tuning", mtu: block.mtu }));
     }
     Ok(plugins)
 }
@@ -280,7 +309,7 @@ fn ipam<'a>(
     }
     let newer = pools.map(|pools| (&pools.ipv4[..], &pools.ipv6[..]));
     let (ipv4, ipv6) = newer.or(older.map(|pools| (&pools.ipv4[..], &pools.ipv6[..]))).unwrap_or_default();
-    Ok((!spec.disable_ipam).then_some(Ipam { kind: "spiderpool", ipv4, ipv6 }))
+    Ok((!spec.disable_ipam).then_some(Ipam { kind: "spiderpool", ipv4, ipv6, match_master_subnet: false }))
 }
 
 fn coordinator(spec: &SpiderCoordinatorSpec) -> Result<Coordinator, NadError> {
@@ -494,8 +523,6 @@ mod tests {
                 "{cniType: vlan, vlan: {master: [a], vlanID: 1, vlanMode: auto}}",
                 "spec.vlan.vlanID: vlanId must not be specified",
             ),
-            ("{cniType: sriov, sriov: {}}", "spec.cniType: sriov is not supported yet"),
-            ("{cniType: ib-sriov, ibsriov: {}}", "spec.cniType: ib-sriov is not supported yet"),
             ("{customCNI: '{'}", "spec.customCNI: invalid {: EOF"),
             (
                 "{cniType: macvlan, macvlan: {master: [a]}, chainCNIJsonData: ['{}']}",

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::coordinator::Mode;
-use super::multus_config::VlanMode;
+use super::multus_config::{LinkState, Trunk, VlanMode};
 use super::route::Route;
 use crate::cni::version::CniVersion;
 use crate::name::NetworkName;
@@ -26,8 +26,14 @@ pub(super) enum Plugin<'a> {
     Ifacer(Ifacer<'a>),
     Uplink(UplinkPlugin<'a>),
     Vlan(VlanPlugin<'a>),
+    Sriov(SriovPlugin<'a>),
+    IbSriov(IbSriovPlugin<'a>),
+    Ipoib(IpoibPlugin<'a>),
+    Ovs(OvsPlugin<'a>),
+    Rdma(RdmaPlugin),
     Chained(Value),
     Coordinator(Coordinator),
+    Tuning(TuningPlugin),
 }
 
 /// Makes the VLAN and the bond on the node.
@@ -79,6 +85,74 @@ pub(super) struct VlanPlugin<'a> {
     pub(super) ipam: Option<Ipam<'a>>,
 }
 
+/// sriov.
+#[derive(Serialize)]
+pub(super) struct SriovPlugin<'a> {
+    pub(super) vlan: i32,
+    pub(super) min_tx_rate: i32,
+    pub(super) max_tx_rate: i32,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+}
+
+/// ib-sriov.
+#[derive(Serialize)]
+pub(super) struct IbSriovPlugin<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) pkey: &'a str,
+    pub(super) link_state: LinkState,
+    #[serde(rename = "rdmaIsolation")]
+    pub(super) rdma_isolation: bool,
+    #[serde(rename = "ibKubernetesEnabled")]
+    pub(super) ib_kubernetes_enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+}
+
+/// ipoib.
+#[derive(Serialize)]
+pub(super) struct IpoibPlugin<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) master: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+}
+
+/// ovs.
+#[derive(Serialize)]
+pub(super) struct OvsPlugin<'a> {
+    pub(super) vlan: i32,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) bridge: &'a str,
+    #[serde(rename = "deviceID", skip_serializing_if = "str::is_empty")]
+    pub(super) device_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ipam: Option<Ipam<'a>>,
+    #[serde(skip_serializing_if = "<[Trunk]>::is_empty")]
+    pub(super) trunk: &'a [Trunk],
+}
+
+/// Moves the RDMA device into the pod.
+#[derive(Serialize)]
+pub(super) struct RdmaPlugin {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+}
+
+/// Sets the MTU of a virtual function.
+#[derive(Serialize)]
+pub(super) struct TuningPlugin {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) mtu: i32,
+}
+
 /// The addresses.
 #[derive(Serialize)]
 pub(super) struct Ipam<'a> {
@@ -88,6 +162,9 @@ pub(super) struct Ipam<'a> {
     pub(super) ipv4: &'a [String],
     #[serde(rename = "default_ipv6_ippool", skip_serializing_if = "<[String]>::is_empty")]
     pub(super) ipv6: &'a [String],
+    /// Only pools of the uplink's own subnet are taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) match_master_subnet: bool,
 }
 
 /// The coordinator, with what of it beats the SpiderCoordinator.

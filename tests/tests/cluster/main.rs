@@ -6,17 +6,24 @@
 mod access;
 mod bed;
 mod collection;
+mod controller;
 mod crds;
 mod faults;
 mod objects;
 mod place;
 
 fn main() {
+    // In the private world cargo has no network.
+    if let Err(error) = tests::binaries::Binaries::build() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
     bed::run(|| {
         let trials = [
             objects::trials(),
             access::trials(),
             collection::trials(),
+            controller::trials(),
             crds::trials(),
             faults::trials(),
             place::trials(),

@@ -6,19 +6,10 @@ use std::time::Duration;
 
 use schemas::wire;
 
-use super::{Failure, node_name};
+use super::{Failure, log, node_name};
 use crate::agent::{self, Config, Source};
 use crate::cluster;
 use crate::estranged::NAMESPACES;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// For collectors.
-    Json,
-}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -49,16 +40,12 @@ pub(super) struct Arguments {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "DRAGLINE_HTTP", default_value = "127.0.0.1:9810")]
     http: SocketAddr,
-    /// How log lines look
-    #[arg(long, env = "DRAGLINE_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as dragline=debug
-    #[arg(long, env = "DRAGLINE_LOG", default_value = "info")]
-    log: String,
+    #[command(flatten)]
+    log: log::Logging,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    start_log(&arguments)?;
+    arguments.log.start()?;
     let source = match arguments.manifests {
         Some(directory) => Source::Manifests(directory),
         None => Source::Cluster(cluster::Config {
@@ -82,16 +69,4 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::Failed(format!("threads cannot be started: {error}")))?;
     runtime.block_on(agent::run(config)).map_err(|error| Failure::Failed(error.to_string()))
-}
-
-fn start_log(arguments: &Arguments) -> Result<(), Failure> {
-    // sled tells every page that it writes: only who asks for it gets that.
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("sled=warn,{}", arguments.log))
-        .map_err(|error| Failure::Usage(format!("--log {:?}: {error}", arguments.log)))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }

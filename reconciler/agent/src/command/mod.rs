@@ -5,9 +5,11 @@ mod ask;
 mod check;
 mod client;
 mod completions;
+mod controller;
 mod crds;
 mod dump;
 mod get;
+mod log;
 mod plan;
 mod restore;
 mod status;
@@ -39,6 +41,8 @@ struct Ask {
 enum Command {
     /// Run the node agent
     Agent(agent::Arguments),
+    /// Run the controller: what is decided once for a cluster, by the one of several that leads
+    Controller(Box<controller::Arguments>),
     /// Show pools, endpoints, attachments, leases, the coordinator or the journal
     Get(get::Arguments),
     /// Show what is wanted for a pod and what would be changed now, as `ip` commands
@@ -84,6 +88,7 @@ pub fn run() -> ExitCode {
     };
     let result = match line.command {
         Command::Agent(arguments) => agent::run(arguments),
+        Command::Controller(arguments) => controller::run(*arguments),
         Command::Get(arguments) => get::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
