@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use schemas::intent::Outcome;
+use schemas::intent::{Outcome, PodRef};
 use schemas::name::ContainerId;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::agent::Agent;
+use crate::cluster::Notice;
 use crate::fight::Fight;
 use crate::pass;
 
@@ -268,6 +269,16 @@ impl Agent {
         if pending == Some(Cause::Intent) { pending } else { Some(Cause::Event) }
     }
 
+    fn tell_contested(&self, container: &ContainerId, steps: &[String]) {
+        let (Some(cluster), Some(records)) = (&self.cluster, self.ledger.sandbox(container)) else { return };
+        let pods = records.attachments.values().map(|attachment| attachment.pod.clone());
+        for pod in pods.filter(PodRef::is_named).take(1) {
+            let note =
+                format!("another program keeps changing this back, repairs are slowed down: {}", steps.join("; "));
+            cluster.notice(Notice::Contested(pod, note));
+        }
+    }
+
     /// Publishes how a pass ended and waits before the next where it must; true when there is no next.
     async fn end_of_pass(self: &Arc<Self>, container: &ContainerId, ended: pass::Ended) -> bool {
         if ended.is_forgotten && self.ledger.sandbox(container).is_none() && self.workers.forget(container) {
@@ -303,6 +314,7 @@ impl Agent {
                     steps = ?ended.steps,
                     "another program keeps changing this back: find it, or change what is declared"
                 );
+                self.tell_contested(container, &ended.steps);
             }
             let stopping = self.stopping();
             tokio::select! {

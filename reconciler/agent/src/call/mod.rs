@@ -15,16 +15,22 @@ pub use check::pod_name;
 use std::sync::Arc;
 
 use schemas::cni::error::CniError;
-use schemas::wire::{Answer, Call, ReadyCall};
+use schemas::intent::PodRef;
+use schemas::wire::{AllocateCall, Answer, AttachCall, Call, ReadyCall};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::cluster::Notice;
 use crate::{readiness, report};
 
 /// Answers a call. What it has begun to record is recorded whether or not the asker still waits.
 pub async fn answer(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Answer {
     agent.metrics.calls.inc();
     let owned = Arc::clone(agent);
+    let pod = match &call {
+        Call::Allocate(AllocateCall { place, .. }) | Call::Attach(AttachCall { place, .. }) => Some(place.pod.clone()),
+        _ => None,
+    };
     // In a task of its own: an asker that goes away does not stop a change half-way.
     let answered = tokio::spawn(async move { dispatch(&owned, call, deadline).await }).await;
     let answer = answered.unwrap_or_else(|error| {
@@ -34,6 +40,9 @@ pub async fn answer(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Answer
     answer.unwrap_or_else(|error| {
         agent.metrics.call_errors.inc();
         tracing::warn!(code = error.code, %error, "a call is refused");
+        if let (Some(cluster), Some(pod)) = (&agent.cluster, pod.filter(PodRef::is_named)) {
+            cluster.notice(Notice::NoAddress(pod, error.to_string()));
+        }
         Answer::Error(error)
     })
 }

@@ -16,7 +16,7 @@ use schemas::slot::Holder;
 use store::{Change, Store};
 use tokio::time::Instant;
 
-use super::State;
+use super::{Notice, State};
 use crate::agent::Agent;
 use crate::kubernetes::FIELD_MANAGER;
 
@@ -239,6 +239,7 @@ async fn hold(
                 "another agent ({who}) has become node {node}: this one gives no new addresses; stop one of them, and restart this one if it is to stay"
             );
             tracing::error!(text, "fenced");
+            cluster.notice(Notice::Fenced(text.clone()));
             cluster.standing.send_replace(Standing::Other(text));
             return Ok(Held::Lost);
         }

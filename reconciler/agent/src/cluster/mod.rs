@@ -9,10 +9,11 @@ mod incarnation;
 mod inputs;
 mod kinds;
 mod leases;
+mod notices;
 mod remembered;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
@@ -20,7 +21,7 @@ use schemas::cni::error::CniError;
 use schemas::intent::PodRef;
 use schemas::wire::Place;
 use store::Store;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ pub use demand::Asked;
 use demand::Asking;
 pub use incarnation::Standing;
 pub use leases::Tenants;
+pub use notices::Notice;
 
 use crate::agent::Agent;
 use crate::kubernetes::{self, ClientError};
@@ -61,6 +63,8 @@ pub struct State {
     asking: Arc<Asking>,
     /// Who decides which addresses may be given.
     pub tenants: Tenants,
+    notices: notices::Sender,
+    unwritten: Mutex<Option<mpsc::Receiver<Notice>>>,
 }
 
 impl State {
@@ -71,6 +75,7 @@ impl State {
     pub async fn new(config: Config, store: &Store, node: &str) -> Result<Self, ClientError> {
         let client = kubernetes::client(config.kubeconfig.as_deref()).await?;
         let standing = watch::Sender::new(Standing::remembered(store, node));
+        let (notices, unwritten) = notices::channel();
         Ok(Self {
             client,
             config,
@@ -79,6 +84,8 @@ impl State {
             standing,
             asking: Arc::default(),
             tenants: Tenants::default(),
+            notices,
+            unwritten: Mutex::new(Some(unwritten)),
         })
     }
 
@@ -91,6 +98,12 @@ impl State {
     pub async fn synced(&self) {
         // The sender is in `self`.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Lets people hear of something, where the pace of Events allows.
+    pub fn notice(&self, notice: Notice) {
+        // Of a flood the log has all.
+        let _ = self.notices.try_send(notice);
     }
 
     /// Asks for an address of one of these pools until what is returned is dropped.
@@ -110,6 +123,14 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     tasks.spawn(incarnation::keep(Arc::clone(agent)));
     tasks.spawn(endpoints::keep(Arc::clone(agent)));
     tasks.spawn(leases::keep(Arc::clone(agent)));
+    let Some(cluster) = &agent.cluster else { return };
+    let unwritten = cluster.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(unwritten) = unwritten {
+        tasks.spawn(notices::write(Arc::clone(agent), unwritten));
+    }
+    for fault in agent.record_faults.iter().take(8) {
+        cluster.notice(Notice::Store(fault.clone()));
+    }
 }
 
 /// Waits until the pod is known whose annotations and labels decide.

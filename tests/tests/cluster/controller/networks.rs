@@ -67,8 +67,7 @@ fn drift(cluster: &mut Cluster) {
 fn events(cluster: &mut Cluster) {
     let kubectl = prepare(cluster);
     let controller = Controller::leading(cluster, &[]);
-    let chained =
-        json!({"cniType": "macvlan", "macvlan": {"master": ["ens192"]}, "chainCNIJsonData": ["{\"mtu\": 1}"]});
+    let chained = json!({"cniType": "macvlan", "macvlan": {"master": ["ens192"]}, "chainCNIJsonData": ["{\"type\": \"tuning\", \"mtu\": }"]});
     kubectl.apply(&network("broken", json!({}), chained)).unwrap();
     wait_event(&kubectl, "InvalidNetworkConfig", "broken", "spec.chainCNIJsonData[0]: invalid");
     let named = json!({"multus.spidernet.io/cr-name": "net"});

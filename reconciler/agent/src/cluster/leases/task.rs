@@ -19,6 +19,7 @@ use super::keeper::Keeper;
 use super::requests::Shards;
 use super::{Input, State};
 use crate::agent::Agent;
+use crate::cluster::Notice;
 use crate::leased::set_of;
 
 /// Texts of the store's catalogue: addresses on their way back, and such as have to be looked for on the wire.
@@ -358,6 +359,15 @@ impl Task {
             ?used,
             "addresses that this node held are not its any more: somebody has changed the pool's shards"
         );
+        let list =
+            |addresses: &[IpAddr]| addresses.iter().take(16).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let node = &self.agent.config.node_name;
+        let note = format!(
+            "node {node} held {} (in use: {}), and the pool's shards say otherwise: somebody has edited them",
+            list(spare),
+            list(&used)
+        );
+        self.cluster(|cluster| cluster.notice(Notice::Lost(self.pool.clone(), note)));
         self.lost.extend(spare.iter().copied());
         self.lost.extend(used);
         self.drop_lost().await;
