@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use plan::allocate::AddressSet;
 use schemas::crd::coordinator::SpiderCoordinator;
 use schemas::crd::ippool::SpiderIPPool;
 use schemas::crd::multus_config::SpiderMultusConfig;
@@ -12,6 +13,8 @@ use schemas::crd::ranges::Range;
 use schemas::crd::reserved_ip::SpiderReservedIP;
 use schemas::crd::subnet::SpiderSubnet;
 use schemas::intent::CoordinatorSettings;
+
+use crate::overlap;
 
 /// One object of the kinds that dragline reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +99,20 @@ pub struct Pool {
     pub object: SpiderIPPool,
     /// Its addresses, checked.
     pub ranges: PoolRanges,
+    /// Those of them that an older pool gives.
+    pub lost: Vec<Range>,
+}
+
+impl Pool {
+    /// What the pool may give: its addresses without those of older pools, and without the gateway.
+    pub fn usable(&self) -> AddressSet {
+        let mut usable = AddressSet::from_ranges(self.ranges.usable());
+        usable.subtract(&AddressSet::from_ranges(self.lost.iter().copied()));
+        if let Some(gateway) = self.ranges.gateway {
+            usable.remove(gateway);
+        }
+        usable
+    }
 }
 
 /// The coordinator in force.
@@ -174,13 +191,13 @@ impl Catalogue {
                 if ranges.usable().is_empty() {
                     self.faults.push(format!("SpiderIPPool {}: it has no addresses", object.name_any()));
                 }
-                self.pools.insert(object.name_any(), Pool { object, ranges });
+                self.pools.insert(object.name_any(), Pool { object, ranges, lost: Vec::new() });
             }
             Err(error) => self.faults.push(format!("SpiderIPPool {}: {error}", object.name_any())),
         }
     }
 
-    /// Pools that overlap are reported; an address of both is still given only once, as allocations are by address.
+    /// Pools that overlap are reported, and the older one gives what both hold.
     fn find_conflicts(&mut self) {
         let pools: Vec<(&String, &Pool)> = self.pools.iter().collect();
         let mut found = Vec::new();
@@ -192,12 +209,19 @@ impl Catalogue {
             }
         }
         self.faults.extend(found);
+        let lost = overlap::overlaps(self.pools.values().map(|pool| (&pool.object, &pool.ranges)));
+        for (name, overlap) in lost {
+            if let Some(pool) = self.pools.get_mut(&name) {
+                pool.lost = overlap.lost;
+            }
+        }
     }
 
     /// Whether the same addresses may be given.
     pub fn has_the_addresses_of(&self, other: &Self) -> bool {
-        let is_same =
-            |(name, pool): (&String, &Pool)| other.pools.get(name).is_some_and(|known| known.ranges == pool.ranges);
+        let is_same = |(name, pool): (&String, &Pool)| {
+            other.pools.get(name).is_some_and(|known| known.ranges == pool.ranges && known.lost == pool.lost)
+        };
         self.reserved == other.reserved && self.pools.len() == other.pools.len() && self.pools.iter().all(is_same)
     }
 

@@ -509,7 +509,8 @@ impl State {
 fn space(pool: &Pool, reserved: &AddressSet) -> PoolSpace {
     let ranges = &pool.ranges;
     let (ips, excluded) = (ranges.ips.iter().copied(), ranges.excluded.iter().copied());
-    PoolSpace::new(AddressSet::from_ranges(ips), &AddressSet::from_ranges(excluded), reserved, ranges.gateway)
+    let excluded = AddressSet::from_ranges(excluded.chain(pool.lost.iter().copied()));
+    PoolSpace::new(AddressSet::from_ranges(ips), &excluded, reserved, ranges.gateway)
 }
 
 /// Mends what contradicts itself in the one way that is right, and says what is left.

@@ -26,6 +26,7 @@ pub mod manifests;
 pub mod merge;
 pub mod metrics;
 pub mod node;
+pub mod overlap;
 pub mod pass;
 pub mod readiness;
 pub mod report;

@@ -11,6 +11,7 @@ mod crds;
 mod faults;
 mod objects;
 mod place;
+mod pools;
 
 fn main() {
     // In the private world cargo has no network.
@@ -27,6 +28,7 @@ fn main() {
             crds::trials(),
             faults::trials(),
             place::trials(),
+            pools::trials(),
         ];
         trials.into_iter().flatten().collect()
     });

@@ -31,6 +31,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// The part of the time to live after which the Lease is renewed, is another's to take, and no new addresses are given.
 const RENEW: u32 = 12;
 const TAKE: u32 = 4;
+/// After this part of it without contact, what the node holds is read anew before any of it is given: the controller takes
+/// a node for gone after a quarter at the earliest.
+const AWAY: u32 = 5;
 
 /// As what the agent stands in the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +46,8 @@ pub enum Standing {
         holder: Holder,
         /// When the API server was last reached.
         contact: Contact,
+        /// How often it was away for so long that the node may have been taken for gone.
+        absences: u64,
     },
     /// Another agent is the node.
     Other(String),
@@ -99,7 +104,7 @@ impl Standing {
         let contact = text(KEY_CONTACT).and_then(|text| Contact::parse(&text));
         match (text(KEY_ID), epoch, contact) {
             (Some(_), Some(epoch), Some(contact)) => match Holder::new(node, epoch) {
-                Ok(holder) => Self::Held { holder, contact },
+                Ok(holder) => Self::Held { holder, contact, absences: 0 },
                 Err(_) => Self::Unknown,
             },
             _ => Self::Unknown,
@@ -169,6 +174,11 @@ pub(super) async fn keep(agent: Arc<Agent>) {
     let ttl = cluster.config.lease_ttl;
     let stopping = agent.stopping();
     tokio::pin!(stopping);
+    // The Lease names the Node object: it has to be known.
+    tokio::select! {
+        () = cluster.synced() => {}
+        () = &mut stopping => return,
+    }
     let mut seen: Option<Seen> = None;
     let mut was_ours = false;
     let mut failures = 0_u32;
@@ -221,12 +231,17 @@ async fn hold(
     let name = format!("dragline-{node}");
     let node_uid = agent.catalogue().nodes.get(node).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty());
     let Some(mut lease) = api.get_opt(&name).await? else {
-        let spec = spec(cluster, id, 0);
-        let metadata =
-            ObjectMeta { name: Some(name), annotations: annotations(node_uid.as_deref()), ..ObjectMeta::default() };
+        // One that was there is deleted with all that the node held: what is held now is another incarnation's.
+        let transitions = cluster.holder().map_or(0, |holder| holder.epoch());
+        let spec = spec(cluster, id, transitions);
+        let metadata = ObjectMeta {
+            name: Some(name),
+            annotations: Some(annotations(node_uid.as_deref())),
+            ..ObjectMeta::default()
+        };
         let lease = Lease { metadata, spec: Some(spec) };
         api.create(&write(), &lease).await?;
-        stand(agent, cluster, 1).await;
+        stand(agent, cluster, transitions + 1).await;
         return Ok(Held::Ours);
     };
     let found = lease.spec.clone().unwrap_or_default();
@@ -254,7 +269,13 @@ async fn hold(
             });
         }
         let quiet = seen.as_ref().map_or(Duration::ZERO, |seen| seen.since.elapsed());
-        let recorded_uid = lease.metadata.annotations.as_ref().and_then(|all| all.get(NODE_UID)).cloned();
+        let recorded_uid = lease
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(NODE_UID))
+            .cloned()
+            .filter(|uid| !uid.is_empty());
         let is_another_node = matches!((&recorded_uid, &node_uid), (Some(before), Some(now)) if before != now);
         let is_given_up = found.holder_identity.as_deref().is_none_or(str::is_empty);
         if !(is_given_up || is_another_node || quiet >= cluster.config.lease_ttl / TAKE) {
@@ -269,9 +290,7 @@ async fn hold(
     }
     let transitions = if is_ours { transitions } else { transitions + 1 };
     lease.spec = Some(spec(cluster, id, transitions));
-    if let Some(annotations) = annotations(node_uid.as_deref()) {
-        lease.metadata.annotations.get_or_insert_default().extend(annotations);
-    }
+    lease.metadata.annotations.get_or_insert_default().extend(annotations(node_uid.as_deref()));
     // With the version that was read: who has written since then is not overwritten.
     api.replace(&name, &write(), &lease).await?;
     stand(agent, cluster, transitions + 1).await;
@@ -288,8 +307,9 @@ fn spec(cluster: &State, id: &str, transitions: u64) -> LeaseSpec {
     }
 }
 
-fn annotations(node_uid: Option<&str>) -> Option<std::collections::BTreeMap<String, String>> {
-    node_uid.map(|uid| [(NODE_UID.to_owned(), uid.to_owned())].into())
+/// By this annotation the controller knows an agent's Lease; without a Node object it is empty.
+fn annotations(node_uid: Option<&str>) -> std::collections::BTreeMap<String, String> {
+    [(NODE_UID.to_owned(), node_uid.unwrap_or_default().to_owned())].into()
 }
 
 fn write() -> PostParams {
@@ -311,7 +331,14 @@ async fn stand(agent: &Agent, cluster: &State, epoch: u64) {
         tracing::error!(%error, "the contact with the API server is not recorded");
         return;
     }
-    cluster.standing.send_replace(Standing::Held { holder, contact });
+    let absences = match cluster.standing() {
+        Standing::Held { contact: last, absences, .. } => {
+            let was_away = last.age(&contact).is_none_or(|age| age > cluster.config.lease_ttl / AWAY);
+            absences + u64::from(was_away)
+        }
+        Standing::Unknown | Standing::Other(_) => 0,
+    };
+    cluster.standing.send_replace(Standing::Held { holder, contact, absences });
 }
 
 /// The identity of this store: random, recorded before it is used.

@@ -20,7 +20,7 @@ pub mod defaults;
 mod election;
 mod health;
 mod networks;
-// mod pools;
+pub mod pools;
 mod watched;
 
 use std::collections::BTreeSet;
@@ -142,8 +142,8 @@ async fn lead(client: Client, config: Config, health: Arc<Health>) {
     parts.spawn(coordinator::run(context.clone()));
     parts.spawn(networks::run(context.clone()));
     parts.spawn(defaults::run(context.clone()));
-    // let of_pools = context.clone();
-    // parts.spawn(async move { drop(pools::run(of_pools).await) });
+    let of_pools = context.clone();
+    parts.spawn(async move { drop(pools::run(of_pools).await) });
     while let Some(ended) = parts.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a part of the controller has failed: all are started again");

@@ -44,7 +44,7 @@ pub fn steady_fair_share(before: Option<u128>, total: u128, used: u128, nodes: u
     match before {
         Some(before) if now > before => {
             let exact = exact(total, used, nodes);
-            quantised(exact - exact.div_ceil(8)).max(before)
+            quantised(exact - exact / 8).max(before)
         }
         _ => now,
     }

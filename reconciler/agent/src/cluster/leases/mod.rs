@@ -21,8 +21,8 @@ use store::Change;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::State;
 use super::demand::{self, Want};
+use super::{Standing, State};
 use crate::agent::Agent;
 use crate::catalogue::{Catalogue, Pool};
 use keeper::Keeper;
@@ -67,6 +67,8 @@ struct Input {
     is_fenced: bool,
     /// As whom is claimed.
     holder: Holder,
+    /// Counts the times that the API server was away for so long that addresses may have been taken meanwhile.
+    absences: u64,
     /// Counts what happened in the ledger.
     version: u64,
 }
@@ -119,7 +121,7 @@ pub(super) async fn keep(agent: Arc<Agent>) {
 impl Hub {
     /// Tells every pool's task what concerns it; pools that the node begins to have to do with get one.
     async fn feed(&mut self, cluster: &State) {
-        let Some(holder) = cluster.holder() else { return };
+        let Standing::Held { holder, absences, .. } = cluster.standing() else { return };
         let agent = Arc::clone(&self.agent);
         let catalogue = agent.catalogue();
         let may_give = cluster.standing().may_give(agent.kernel.boot_id(), cluster.config.lease_ttl);
@@ -150,6 +152,7 @@ impl Hub {
                 started,
                 is_fenced: may_give.is_err(),
                 holder: holder.clone(),
+                absences,
                 version,
             };
             match self.pools.get(&name) {
@@ -183,11 +186,8 @@ impl Hub {
 
 /// What of a pool may be claimed at all.
 fn windows(catalogue: &Catalogue, pool: &Pool, size: Option<u32>) -> Windows {
-    let mut usable = plan::allocate::AddressSet::from_ranges(pool.ranges.usable());
+    let mut usable = pool.usable();
     usable.subtract(&plan::allocate::AddressSet::from_ranges(catalogue.reserved.iter().copied()));
-    if let Some(gateway) = pool.ranges.gateway {
-        usable.remove(gateway);
-    }
     let ranges: Vec<(IpAddr, IpAddr)> = usable.iter().collect();
     // Of a size that the definition does not allow nothing is claimed; until it is fixed this one stands in.
     let size = size.unwrap_or_else(|| size_for(usable.len()));

@@ -39,6 +39,8 @@ struct Task {
     lost: BTreeSet<IpAddr>,
     /// What the tenant decided does not fit what is in use.
     is_astray: bool,
+    /// Nothing is given before the shards have been read.
+    is_doubtful: bool,
     begun: Instant,
     pending: FuturesUnordered<BoxFuture<'static, Reply>>,
     watching: Option<AbortHandle>,
@@ -51,8 +53,10 @@ pub(super) async fn run(agent: Arc<Agent>, pool: String, mut inputs: watch::Rece
     tokio::pin!(stopping);
     loop {
         let input = inputs.borrow_and_update().clone();
+        // What is recorded is good, unless somebody may have taken this node for gone meanwhile.
+        let is_doubtful = input.absences > 0;
         let work = async {
-            match Task::begin(&agent, &pool, input).await {
+            match Task::begin(&agent, &pool, input, is_doubtful).await {
                 Ok(mut task) => task.work(&mut inputs).await,
                 Err(error) => {
                     tracing::warn!(pool, error, "addresses of this pool cannot be claimed yet");
@@ -69,7 +73,7 @@ pub(super) async fn run(agent: Arc<Agent>, pool: String, mut inputs: watch::Rece
 }
 
 impl Task {
-    async fn begin(agent: &Arc<Agent>, pool: &str, mut input: Input) -> Result<Self, String> {
+    async fn begin(agent: &Arc<Agent>, pool: &str, mut input: Input, is_doubtful: bool) -> Result<Self, String> {
         let cluster = agent.cluster.as_ref().ok_or("there is no cluster")?;
         let shards = |windows: &Windows| Shards {
             client: cluster.client.clone(),
@@ -94,6 +98,7 @@ impl Task {
             input,
             lost: BTreeSet::new(),
             is_astray: false,
+            is_doubtful,
             begun: Instant::now(),
             pending: FuturesUnordered::new(),
             watching: None,
@@ -153,7 +158,8 @@ impl Task {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let (holder, windows) = (self.input.holder.clone(), self.input.windows.clone());
-        let tenant = Tenant::new(holder, windows, recorded, self.now(), u64::from_le_bytes(seed));
+        let mut tenant = Tenant::new(holder, windows, recorded, self.now(), u64::from_le_bytes(seed));
+        tenant.fence(self.input.is_fenced || self.is_doubtful);
         self.cluster(|cluster| {
             cluster.tenants.keepers().insert(self.pool.clone(), Keeper::new(tenant, used));
         });
@@ -186,6 +192,7 @@ impl Task {
                     }
                     let input = inputs.borrow_and_update().clone();
                     let is_another = input.holder != self.input.holder
+                        || input.absences != self.input.absences
                         || input.pool_uid != self.input.pool_uid
                         || (input.size.is_some() && input.size != self.input.size);
                     if is_another {
@@ -206,12 +213,12 @@ impl Task {
     /// Tells the tenant what has changed.
     fn tell(&mut self) {
         let now = self.now();
-        let input = self.input.clone();
+        let (input, is_doubtful) = (self.input.clone(), self.is_doubtful);
         let started = input.started.saturating_sub(std::mem::replace(&mut self.started, input.started));
         self.keeper(|keeper| {
             keeper.tenant.pool(input.windows, input.fair_share, input.waiting);
             keeper.tenant.missing(input.missing);
-            keeper.tenant.fence(input.is_fenced);
+            keeper.tenant.fence(input.is_fenced || is_doubtful);
             (0..started).for_each(|_| keeper.tenant.started(now));
         });
     }
@@ -265,7 +272,13 @@ impl Task {
 
     fn took(&mut self, reply: Reply) {
         let now = self.now();
+        let is_listed = matches!(reply, Reply::Listed(_));
         self.keeper(|keeper| keeper.tenant.took(now, reply));
+        if is_listed && std::mem::take(&mut self.is_doubtful) {
+            let is_fenced = self.input.is_fenced;
+            self.keeper(|keeper| keeper.tenant.fence(is_fenced));
+            self.agent.ledger.wake();
+        }
     }
 
     fn ask(&self, request: impl FnOnce(Shards) -> BoxFuture<'static, Reply>) {
