@@ -128,7 +128,7 @@ fn leftover_socket() {
 fn arguments() {
     let node = Node::asleep("t7", &[]);
     for (arguments, words) in [
-        (&["agent"][..], "--manifests DIR is needed"),
+        (&["agent"][..], "--manifests DIR for a node without"),
         (&["agent", "--http", "nowhere"], "--http"),
         (&["agent", "--manifests", "/x", "--log", "a=b=c"], "--log"),
         (&["get", "horses"], "horses"),

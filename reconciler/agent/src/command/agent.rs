@@ -48,6 +48,13 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.log.start()?;
     let source = match arguments.manifests {
         Some(directory) => Source::Manifests(directory),
+        // What a pod of a cluster has in its environment.
+        None if arguments.kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
+            return Err(Failure::Usage(
+                "agent: this is no pod of a cluster: give --kubeconfig FILE, or --manifests DIR for a node without one"
+                    .into(),
+            ));
+        }
         None => Source::Cluster(cluster::Config {
             kubeconfig: arguments.kubeconfig,
             namespace: arguments.namespace,
