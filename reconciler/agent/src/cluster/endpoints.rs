@@ -208,20 +208,26 @@ async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
         Write::Put((namespace, name), endpoint, stands) => {
             let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
             let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-            // One that another node has left, or an agent before this one, is not in the watch of this node.
+            let wanted = |mut object: SpiderEndpoint| {
+                object.metadata.namespace = Some(namespace.clone());
+                object.metadata.owner_references = owner_reference(&endpoint);
+                object.status = Some(endpoint.status.clone());
+                object
+            };
+            if stands.is_none() {
+                match api.create(&post, &wanted(SpiderEndpoint::new(&name, SpiderEndpointSpec {}))).await {
+                    Ok(written) => return Ok(Done::Stands(Box::new(written))),
+                    // What another node has left, or an agent before this one, is not in the watch of this node.
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                    Err(error) => return Err(error),
+                }
+            }
             let stands = match stands {
-                Some(stands) => Some(*stands),
-                None => api.get_opt(&name).await?,
+                Some(stands) => *stands,
+                None => api.get(&name).await?,
             };
-            let mut object = stands.clone().unwrap_or_else(|| SpiderEndpoint::new(&name, SpiderEndpointSpec {}));
-            object.metadata.namespace = Some(namespace.clone());
-            object.metadata.owner_references = owner_reference(&endpoint);
-            object.status = Some(endpoint.status);
-            let written = match stands {
-                None => api.create(&post, &object).await?,
-                // With the version that was read: a newer one is seen first.
-                Some(_) => api.replace(&name, &post, &object).await?,
-            };
+            // With the version that was read: a newer one is seen first.
+            let written = api.replace(&name, &post, &wanted(stands)).await?;
             Ok(Done::Stands(Box::new(written)))
         }
         Write::Delete((namespace, name), stands) => {
