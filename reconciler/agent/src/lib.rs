@@ -4,6 +4,7 @@
 //! makes the kernel follow ([`pass`]), for as long as the pod lives, prompted by kernel [`events`]. What is declared
 //! comes from [`manifests`], or from the API server ([`cluster`]), as a [`catalogue`]. The [`controller`] is a process of its own.
 
+pub mod adopt;
 pub mod agent;
 pub mod call;
 pub mod catalogue;

@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod namespace;
 pub mod observe;
 pub mod pass;
+pub mod probe;
 #[cfg(feature = "testbed")]
 pub mod testbed;
 
@@ -34,3 +35,4 @@ pub use exchange::ExchangeError;
 pub use namespace::NamespaceError;
 pub use observe::ObserveError;
 pub use pass::{Kernel, KernelError, Pass};
+pub use probe::ProbeError;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod adopt;
 mod bed;
 mod collection;
 mod controller;
@@ -23,6 +24,7 @@ fn main() {
         let trials = [
             objects::trials(),
             access::trials(),
+            adopt::trials(),
             collection::trials(),
             controller::trials(),
             crds::trials(),

@@ -346,11 +346,25 @@ async fn own_id(agent: &Agent) -> Result<String, String> {
     if let Some(id) = agent.ledger.store().catalogue_get(KEY_ID).map_err(|error| error.to_string())? {
         return Ok(id);
     }
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = new_id()?;
     agent.ledger.record(Change::new().put_catalogue(KEY_ID, &id)).await.map_err(|error| error.to_string())?;
     Ok(id)
+}
+
+/// The same of a store that no agent has open. Blocking.
+pub(crate) fn identity(store: &Store) -> Result<String, String> {
+    if let Some(id) = store.catalogue_get(KEY_ID).map_err(|error| error.to_string())? {
+        return Ok(id);
+    }
+    let id = new_id()?;
+    store.commit(Change::new().put_catalogue(KEY_ID, &id)).map_err(|error| error.to_string())?;
+    Ok(id)
+}
+
+fn new_id() -> Result<String, String> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// About that long, so that nodes that started together do not stay together.

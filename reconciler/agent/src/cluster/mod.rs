@@ -5,10 +5,10 @@
 
 mod demand;
 mod endpoints;
-mod incarnation;
+pub(crate) mod incarnation;
 mod inputs;
 mod kinds;
-mod leases;
+pub(crate) mod leases;
 mod notices;
 mod remembered;
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod adopt;
 mod agent;
 mod ask;
 mod check;
@@ -53,6 +54,13 @@ enum Command {
     Dump(dump::Arguments),
     /// Put a dump from standard input in the store's place; the agent must be stopped
     Restore(restore::Arguments),
+    /// Take over the pods of a node that runs Spiderpool, without their noticing: addresses only, exit 1 when some are left
+    ///
+    /// With Spiderpool stopped and dragline's definitions applied, `dragline adopt --cluster` comes first, once: it keeps
+    /// every address in use, so that no agent gives it to another pod. Then, on each node, `dragline adopt`, and the agent
+    /// is started. Nothing in the kernel is changed: the routing of pods that are there stays as Spiderpool's coordinator
+    /// has left it, for as long as they live.
+    Adopt(adopt::Arguments),
     /// Show whether the agent is ready, or why not
     Status(status::Arguments),
     /// Print the custom resource definitions as YAML
@@ -94,6 +102,7 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Restore(arguments) => restore::run(arguments),
+        Command::Adopt(arguments) => adopt::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Crds => crds::run(),
         Command::Completions(arguments) => {

@@ -8,6 +8,7 @@ mod fixture;
 mod identity;
 mod links;
 mod observing;
+mod probing;
 mod watching;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,7 +20,14 @@ fn main() {
         eprintln!("these tests need a network namespace of their own: {error}");
         std::process::exit(1);
     }
-    let trials = [observing::trials(), applying::trials(), links::trials(), identity::trials(), watching::trials()];
+    let trials = [
+        observing::trials(),
+        applying::trials(),
+        links::trials(),
+        identity::trials(),
+        watching::trials(),
+        probing::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What a test of events runs in.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

@@ -6,7 +6,8 @@
 //! inside the ledger's own lock, so that no address is given and given up at once.
 
 mod keeper;
-mod requests;
+pub(crate) mod requests;
+mod suspects;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ use keeper::Keeper;
 /// What belongs to one change comes in several steps.
 const SETTLE: Duration = Duration::from_millis(2);
 /// Texts of the store's catalogue: pools of which this node has claimed addresses, by name.
-const KEY_POOL: &str = "tenant/";
+pub(crate) const KEY_POOL: &str = "tenant/";
 
 /// The tenants of this node, by pool.
 #[derive(Default)]
@@ -185,7 +186,7 @@ impl Hub {
 }
 
 /// What of a pool may be claimed at all.
-fn windows(catalogue: &Catalogue, pool: &Pool, size: Option<u32>) -> Windows {
+pub(crate) fn windows(catalogue: &Catalogue, pool: &Pool, size: Option<u32>) -> Windows {
     let mut usable = pool.usable();
     usable.subtract(&plan::allocate::AddressSet::from_ranges(catalogue.reserved.iter().copied()));
     let ranges: Vec<(IpAddr, IpAddr)> = usable.iter().collect();

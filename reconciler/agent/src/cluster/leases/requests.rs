@@ -25,11 +25,11 @@ const PAGE: u32 = 100;
 
 /// The shards of one pool.
 #[derive(Clone)]
-pub(super) struct Shards {
-    pub(super) client: Client,
-    pub(super) pool: String,
-    pub(super) pool_uid: String,
-    pub(super) layout: Layout,
+pub(crate) struct Shards {
+    pub(crate) client: Client,
+    pub(crate) pool: String,
+    pub(crate) pool_uid: String,
+    pub(crate) layout: Layout,
 }
 
 impl Shards {
@@ -38,7 +38,7 @@ impl Shards {
     }
 
     /// All of them, no older than now.
-    pub(super) async fn list(self) -> Reply {
+    pub(crate) async fn list(self) -> Reply {
         let fields = format!("spec.pool={}", self.pool);
         let mut params = ListParams::default().fields(&fields).limit(PAGE);
         let mut all = Vec::new();
@@ -57,7 +57,7 @@ impl Shards {
     }
 
     /// One of them.
-    pub(super) async fn get(self, number: u128, is_fresh: bool) -> Reply {
+    pub(crate) async fn get(self, number: u128, is_fresh: bool) -> Reply {
         let params = if is_fresh { GetParams::default() } else { GetParams::any() };
         let name = name(&self.pool, number);
         match tokio::time::timeout(PATIENCE, self.api().get_with(&name, &params)).await {
@@ -69,7 +69,7 @@ impl Shards {
     }
 
     /// Makes one.
-    pub(super) async fn create(self, number: u128) -> Reply {
+    pub(crate) async fn create(self, number: u128) -> Reply {
         let name = name(&self.pool, number);
         let Some((first, _)) = self.layout.window(number) else { return self.unknown(&name, "no such window") };
         let spec = SpiderIPShardSpec {
@@ -96,7 +96,7 @@ impl Shards {
     }
 
     /// Changes slots, all of them or none.
-    pub(super) async fn patch(self, number: u128, edits: Vec<SlotEdit>) -> Reply {
+    pub(crate) async fn patch(self, number: u128, edits: Vec<SlotEdit>) -> Reply {
         let name = name(&self.pool, number);
         let patch = match serde_json::from_value(json_patch(&edits)) {
             Ok(patch) => Patch::Json::<()>(patch),
@@ -132,7 +132,7 @@ impl Shards {
     }
 
     /// Fixes how many addresses a shard of the pool has, unless another node has done so before; what holds then.
-    pub(super) async fn fix_size(&self) -> Result<u32, String> {
+    pub(crate) async fn fix_size(&self) -> Result<u32, String> {
         let api: Api<SpiderIPPool> = Api::all(self.client.clone());
         let mut pool = api.get(&self.pool).await.map_err(|error| error.to_string())?;
         if pool.uid().as_deref() != Some(self.pool_uid.as_str()) {

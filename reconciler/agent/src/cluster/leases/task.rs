@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::keeper::Keeper;
 use super::requests::Shards;
+use super::suspects::{Found, QUARANTINE_SECONDS, Suspects};
 use super::{Input, State};
 use crate::agent::Agent;
 use crate::cluster::Notice;
@@ -41,6 +42,7 @@ struct Task {
     is_astray: bool,
     /// Nothing is given before the shards have been read.
     is_doubtful: bool,
+    suspects: Suspects,
     begun: Instant,
     pending: FuturesUnordered<BoxFuture<'static, Reply>>,
     watching: Option<AbortHandle>,
@@ -99,6 +101,7 @@ impl Task {
             lost: BTreeSet::new(),
             is_astray: false,
             is_doubtful,
+            suspects: Suspects::new(agent.kernel.clone()),
             begun: Instant::now(),
             pending: FuturesUnordered::new(),
             watching: None,
@@ -143,6 +146,7 @@ impl Task {
                 used.insert(address);
                 Recorded::Used
             } else if suspect.contains(&address) {
+                self.suspects.look_for(address);
                 Recorded::Suspect
             } else {
                 Recorded::Spare
@@ -205,6 +209,7 @@ impl Task {
                 }
                 Some(reply) = self.pending.next() => self.took(reply),
                 Some(seen) = self.events.1.recv() => self.took(Reply::Watched(seen)),
+                Some((address, found)) = self.suspects.next() => self.found(address, found).await,
                 () = sleep => {}
             }
         }
@@ -331,6 +336,29 @@ impl Task {
         }
         tracing::debug!(pool = self.pool, ?addresses, "addresses are this node's");
         self.took(Reply::Recorded);
+        suspect.iter().for_each(|address| self.suspects.look_for(*address));
+        self.agent.ledger.wake();
+    }
+
+    /// What has been found out of a suspect address.
+    async fn found(&mut self, address: IpAddr, found: Found) {
+        let now = self.now();
+        self.suspects.report(&self.pool, address, &found);
+        if let Found::Used(mac) = found {
+            let note = format!(
+                "address {address} is in use by {mac}, whom dragline does not know: it is kept from everybody for {} min; find it, or exclude the address",
+                QUARANTINE_SECONDS / 60
+            );
+            self.cluster(|cluster| cluster.notice(Notice::Occupied(self.pool.clone(), note)));
+            // Its text goes when the tenant has it forgotten.
+            self.keeper(|keeper| keeper.tenant.occupied(address, now.unix.saturating_add(QUARANTINE_SECONDS)));
+            return;
+        }
+        let change = Change::new().delete_catalogue(&format!("{KEY_SUSPECT}{address}"));
+        if let Err(error) = self.agent.ledger.record(change).await {
+            tracing::warn!(pool = self.pool, %address, %error, "it is looked for again after the next start");
+        }
+        self.keeper(|keeper| keeper.tenant.cleared(address, now));
         self.agent.ledger.wake();
     }
 
