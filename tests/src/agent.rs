@@ -1,5 +1,6 @@
 //! `dragline agent` as a process of its own inside a node.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
@@ -22,6 +23,15 @@ pub const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9810);
 /// util-linux has it nearly everywhere; without it an agent may outlive a test that is killed, not one that ends.
 const SETPRIV: [&str; 3] = ["/usr/bin/setpriv", "/bin/setpriv", "/usr/sbin/setpriv"];
 
+/// Where an agent learns what is declared.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// From the files of this folder.
+    Manifests(PathBuf),
+    /// From the API server of this kubeconfig.
+    Kubeconfig(PathBuf),
+}
+
 /// How an agent is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,11 +42,27 @@ pub struct Settings {
     /// Where the plugins ask.
     pub socket: PathBuf,
     /// What is declared.
-    pub manifests: PathBuf,
+    pub source: Source,
     /// Where standard error goes, appended at every start.
     pub log: PathBuf,
     /// Further arguments.
     pub arguments: Vec<String>,
+}
+
+impl Source {
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Manifests(path) | Self::Kubeconfig(path) => path,
+        }
+    }
+
+    fn arguments(&self) -> [&OsStr; 2] {
+        match self {
+            Self::Manifests(folder) => ["--manifests".as_ref(), folder.as_os_str()],
+            Self::Kubeconfig(file) => ["--kubeconfig".as_ref(), file.as_os_str()],
+        }
+    }
 }
 
 /// Why an agent does not do as it is told.
@@ -155,8 +181,7 @@ impl AgentProcess {
             .arg(&settings.state_dir)
             .arg("--socket")
             .arg(&settings.socket)
-            .arg("--manifests")
-            .arg(&settings.manifests)
+            .args(settings.source.arguments())
             .args(["--http", &format!("{}:{}", HTTP.0, HTTP.1)])
             .args(&settings.arguments)
             .stdin(Stdio::null())

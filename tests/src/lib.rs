@@ -10,6 +10,7 @@
 //! Picture ─── a namespace as text, to be compared; Witness waits for one, and sees every change
 //! Metrics ─── the agent's own numbers
 //! Cluster ─── etcd and an API server, kubectl
+//! Fleet ───── nodes with agents around one API server
 //! Stage ───── all of it together: a scene, an agent, and pods attached by the runtime's part
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod binaries;
 pub mod cluster;
 pub mod dnat;
+pub mod fleet;
 pub mod metrics;
 pub mod picture;
 pub mod probe;

@@ -21,7 +21,7 @@ use netlink::testbed::{End, Netns, TestbedError};
 
 pub use pod::Pod;
 
-use crate::agent::Settings;
+use crate::agent::{Settings, Source};
 use crate::dnat::{self, DnatError};
 use crate::probe::{ProbeError, Responder};
 
@@ -192,7 +192,7 @@ impl Scene {
             node_name: WORKER.to_owned(),
             state_dir: self.folder.join("state"),
             socket: self.folder.join("agent.sock"),
-            manifests: self.manifests(),
+            source: Source::Manifests(self.manifests()),
             log: self.folder.join("agent.log"),
             arguments: vec!["--netns-dir".to_owned(), self.namespaces().to_string_lossy().into_owned()],
         }

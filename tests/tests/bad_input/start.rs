@@ -40,7 +40,7 @@ fn start(node: &Node, settings: &Settings, http: &str) -> Output {
         .arg("--socket")
         .arg(&settings.socket)
         .arg("--manifests")
-        .arg(&settings.manifests)
+        .arg(settings.source.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -10,6 +10,7 @@ mod collection;
 mod controller;
 mod crds;
 mod faults;
+mod leases;
 mod objects;
 mod place;
 mod pools;
@@ -29,6 +30,7 @@ fn main() {
             controller::trials(),
             crds::trials(),
             faults::trials(),
+            leases::trials(),
             place::trials(),
             pools::trials(),
         ];

@@ -147,7 +147,8 @@ impl Bench {
     /// An agent that is to end by itself, where the node's own one would be.
     pub(crate) fn agent_that_ends(&self) -> Output {
         let settings = self.node.agent.settings();
-        let paths = [&settings.state_dir, &settings.socket, &settings.manifests].map(|path| path.to_str().unwrap());
+        let paths =
+            [&settings.state_dir, &settings.socket, settings.source.path()].map(|path: &Path| path.to_str().unwrap());
         let [state_dir, socket, manifests] = paths;
         let places = ["--state-dir", state_dir, "--socket", socket, "--manifests", manifests];
         let further = ["--node-name", &settings.node_name, "--log", "off", "--http", "127.0.0.1:9811"];
