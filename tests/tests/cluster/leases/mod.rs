@@ -25,8 +25,8 @@ use tests::fleet::{Book, CallError, Fleet, FleetError, Ground, Options, Pod};
 
 use crate::bed::{eventually, starting};
 
-/// Whoever has no address then has starved.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Whoever has no address then has starved. An address whose release was not answered rests for 75 s.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// ADDs of a node on their way at once.
 const AT_ONCE: usize = 4;
 

@@ -36,7 +36,7 @@ pub use protocol::{Action, Now, Recorded, Reply, Seen, Waiter};
 use search::Search;
 
 /// For how long a request whose answer was lost may still happen: the API server gives up on one after a minute.
-pub const LATE_MS: u64 = 120_000;
+pub const LATE_MS: u64 = 75_000;
 /// For how long a view of a shard is worth a try, in milliseconds.
 const RECENT_MS: u64 = 1_000;
 /// How long the entry among those who wait may take to be seen, in milliseconds.
