@@ -288,15 +288,25 @@ impl Ledger {
     /// Reserves a free address of a pool: the one that was this user's, else the first that has not been in use lately, else
     /// the one that came back longest ago; None when there is none.
     ///
-    /// `may_give` has the last word about an address: one that it agrees to is reserved.
-    pub fn reserve(&self, pool: &str, user: &str, mut may_give: impl FnMut(IpAddr) -> bool) -> Option<IpAddr> {
+    /// `may_give` has the last word about an address: one that it agrees to is reserved. With `only_own` none is reserved but
+    /// the one that was this user's.
+    pub fn reserve(
+        &self,
+        pool: &str,
+        user: &str,
+        only_own: bool,
+        mut may_give: impl FnMut(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
         let mut state = self.state();
         let space = state.spaces.get(pool)?;
         let mut is_good = |address: &IpAddr| space.is_free(*address) && may_give(*address);
-        let own = state.cooling.last_of(user).find(&mut is_good);
-        let is_fresh = |address| !state.cooling.contains(address);
-        let fresh = own.or_else(|| space.first_free_which(|address| is_fresh(address) && is_good(&address)));
-        let address = fresh.or_else(|| state.cooling.oldest_first().find(is_good))?;
+        let mut found = state.cooling.last_of(user).find(&mut is_good);
+        if !only_own {
+            let is_fresh = |address| !state.cooling.contains(address);
+            found = found.or_else(|| space.first_free_which(|address| is_fresh(address) && is_good(&address)));
+            found = found.or_else(|| state.cooling.oldest_first().find(is_good));
+        }
+        let address = found?;
         state.reserved.insert(address);
         for space in state.spaces.values_mut() {
             space.take(address);

@@ -140,11 +140,17 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
             return Ok(Given { addresses: known.addresses.clone(), routes: known.routes.clone() });
         }
     }
+    // Why only pods that have had an address get one, if so.
+    let mut only_own = None;
     if let Some(cluster) = &agent.cluster {
-        let may_give = cluster.standing().may_give(agent.kernel.boot_id(), cluster.config.lease_ttl);
-        may_give.map_err(|reason| {
-            refuse(CniError::new(CniError::TRY_AGAIN, format!("no new addresses are given: {reason}")))
-        })?;
+        let standing = cluster.standing();
+        if let Err(reason) = standing.may_give(agent.kernel.boot_id(), cluster.config.lease_ttl) {
+            let error = CniError::new(CniError::TRY_AGAIN, format!("no new addresses are given: {reason}"));
+            if !standing.is_node() {
+                return Err(refuse(error));
+            }
+            only_own = Some(error);
+        }
     }
     let catalogue = agent.catalogue();
     let request = selection::Request {
@@ -158,9 +164,9 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         .map_err(|error| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string())))?;
     let mut given = Given::default();
     for candidates in &selection.families {
-        let Some((pool, address)) = reserve(agent, place, candidates) else {
+        let Some((pool, address)) = reserve(agent, place, candidates, only_own.is_some()) else {
             given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
-            return Err(exhausted(agent, place, candidates));
+            return Err(only_own.map_or_else(|| exhausted(agent, place, candidates), refuse));
         };
         if let Err(error) = assign(&catalogue, place, &selection, &pool, address, &mut given) {
             given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
@@ -171,11 +177,14 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     Ok(given)
 }
 
-fn reserve(agent: &Agent, place: &Place, candidates: &Candidates) -> Option<(String, IpAddr)> {
+fn reserve(agent: &Agent, place: &Place, candidates: &Candidates, only_own: bool) -> Option<(String, IpAddr)> {
     let user = cooling::user(&place.pod, place.key.ifname.as_str());
-    let may_give =
-        |pool: &str, address| agent.cluster.as_ref().is_none_or(|cluster| cluster.tenants.give(pool, address));
-    let reserve = |pool: &String| agent.ledger.reserve(pool, &user, |address| may_give(pool, address));
+    let may_give = |pool: &str, address| match &agent.cluster {
+        None => true,
+        Some(cluster) if only_own => cluster.tenants.give_again(pool, address),
+        Some(cluster) => cluster.tenants.give(pool, address),
+    };
+    let reserve = |pool: &String| agent.ledger.reserve(pool, &user, only_own, |address| may_give(pool, address));
     candidates.pools.iter().find_map(|pool| Some((pool.clone(), reserve(pool)?)))
 }
 

@@ -111,6 +111,11 @@ impl Standing {
         }
     }
 
+    /// Whether the agent is the node, in contact or not: then pods may have the addresses again that were theirs.
+    pub fn is_node(&self) -> bool {
+        matches!(self, Self::Held { .. })
+    }
+
     /// Whether addresses may be given to pods that have none yet.
     ///
     /// # Errors

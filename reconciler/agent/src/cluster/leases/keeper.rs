@@ -27,6 +27,15 @@ impl Keeper {
         is_given
     }
 
+    /// Whether the pod that had this address last may have it again, also while nothing is given to others.
+    pub(super) fn give_again(&mut self, address: IpAddr) -> bool {
+        let is_given = self.tenant.give_again(address);
+        if is_given {
+            self.used.insert(address);
+        }
+        is_given
+    }
+
     /// Follows the ledger, which had `taken` in use after `before` were used here; true when some have come back. One that
     /// was given in between is not among those of before.
     pub(super) fn follow(&mut self, taken: &BTreeSet<IpAddr>, before: &BTreeSet<IpAddr>, now: Now) -> bool {

@@ -49,6 +49,12 @@ impl Tenants {
     pub fn give(&self, pool: &str, address: IpAddr) -> bool {
         self.keepers().get_mut(pool).is_some_and(|keeper| keeper.give(address))
     }
+
+    /// Whether the pod that had this address last may have it again now, whatever the agent's standing; from then on it
+    /// has it.
+    pub fn give_again(&self, pool: &str, address: IpAddr) -> bool {
+        self.keepers().get_mut(pool).is_some_and(|keeper| keeper.give_again(address))
+    }
 }
 
 /// What a pool's task goes by.

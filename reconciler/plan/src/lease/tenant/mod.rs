@@ -262,6 +262,15 @@ impl Tenant {
         }
     }
 
+    /// The pod that had this address last has it again, also while nothing is given to others: the cluster knows the pod,
+    /// and nobody is given what a pod that it knows may have.
+    pub fn give_again(&mut self, address: IpAddr) -> bool {
+        let is_fenced = std::mem::replace(&mut self.is_fenced, false);
+        let is_given = self.give(address);
+        self.is_fenced = is_fenced;
+        is_given
+    }
+
     /// No pod has this address any more.
     pub fn take_back(&mut self, address: IpAddr, now: Now) {
         if let Some(state @ State::Used) = self.held.get_mut(&address) {
