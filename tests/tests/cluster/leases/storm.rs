@@ -105,6 +105,8 @@ fn storm(ground: &Ground) {
     assert!(wrong.is_empty(), "DRAGLINE_SEED={seed}:\n{}\nafter {done:#?}", wrong.join("\n"));
     assert!(storm.book.given_so_far() > NODES * LANES, "nothing was given");
 
+    // Pods that the API server made without saying so want addresses as well.
+    ground.objects.delete_labelled(&format!("/api/v1/namespaces/{}/pods", fleet.name), "app").unwrap();
     // Nothing is lost: one node gets all addresses there are.
     let book = storm.book;
     assert!(book.held().is_empty(), "{:?}", book.held());
@@ -149,7 +151,7 @@ impl Storm<'_> {
             }
             made += 1;
             let name = format!("{}-lane{lane}-{made}", node.name);
-            // The API server may have made it without saying so: another one then.
+            // The API server may have made it without saying so: it is deleted in the end.
             let Ok(bound) = self.fleet.bind_to(node, &name, 1) else { continue };
             for pod in bound {
                 self.wait(node.start(&pod, &self.book, PATIENCE), "ADD of", &pod);
