@@ -92,8 +92,8 @@ pub(super) fn is_taken(error: &CommitError) -> bool {
 pub(super) struct Refusal {
     error: CniError,
     may_come_back: bool,
-    /// The pools that were tried, in a cluster: asked for, they may get addresses.
-    pools: Vec<String>,
+    /// What was tried, in a cluster: asked for, these pools may get addresses.
+    tried: Option<Candidates>,
 }
 
 impl Refusal {
@@ -110,23 +110,23 @@ impl Refusal {
         begun: Instant,
         deadline: Instant,
     ) -> Result<(), CniError> {
-        let cluster = agent.cluster.as_ref().filter(|_| !self.pools.is_empty());
-        let _asked = cluster.map(|cluster| cluster.ask(&self.pools, place));
-        if !self.may_come_back && cluster.is_none() {
-            return Err(self.error);
-        }
-        let until = match cluster {
-            Some(_) => begun + CLUSTER_PATIENCE,
-            None => Instant::now() + PATIENCE,
+        let (Some(cluster), Some(tried)) = (&agent.cluster, &self.tried) else {
+            if !self.may_come_back {
+                return Err(self.error);
+            }
+            let until = deadline.min(Instant::now() + PATIENCE);
+            return tokio::time::timeout_at(until, released).await.map_err(|_| self.error);
         };
-        let until = deadline.min(until);
-        tokio::time::timeout_at(until, released).await.map_err(|_| self.error)
+        let _asked = cluster.ask(&tried.pools, place);
+        let until = deadline.min(begun + CLUSTER_PATIENCE);
+        // The numbers are those of the end of the wait.
+        tokio::time::timeout_at(until, released).await.map_err(|_| exhausted(agent, place, tried).error)
     }
 }
 
 /// Reserves an address of every family that is asked for: all or none.
 pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Result<Given, Refusal> {
-    let refuse = |error: CniError| Refusal { error, may_come_back: false, pools: Vec::new() };
+    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None };
     if !agent.has_synced() {
         let text = "the agent has not read its pools yet: try again";
         return Err(refuse(CniError::new(CniError::TRY_AGAIN, text)));
@@ -251,8 +251,8 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
             numbers.join("; ")
         ),
     );
-    let pools = if agent.cluster.is_some() { candidates.pools.clone() } else { Vec::new() };
-    Refusal { error, may_come_back, pools }
+    let tried = agent.cluster.is_some().then(|| candidates.clone());
+    Refusal { error, may_come_back, tried }
 }
 
 /// A pool's numbers in a cluster: those of all nodes as the controller last counted, and this node's own.
