@@ -38,6 +38,9 @@ fn every_example_is_valid() {
     }
     let key = |key: &str| Some(key.to_owned());
     let expected = [
+        // What agent and controller may do is Kubernetes' affair; the cluster's tests run under it.
+        ("cluster/agent.yaml", None),
+        ("cluster/controller.yaml", None),
         ("quickstart/coordinator.yaml", key("SpiderCoordinator /default")),
         ("quickstart/ippool.yaml", key("SpiderIPPool /10-6-v4")),
         ("quickstart/multusconfig.yaml", key("SpiderMultusConfig /macvlan-ens192")),

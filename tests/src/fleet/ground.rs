@@ -15,7 +15,7 @@ use super::{FleetError, Objects, Requests, SPIDERPOOL};
 use crate::cluster::{self, Cluster, Kubectl};
 
 /// The rights of an agent, as users apply them.
-const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/rbac.yaml");
+const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/agent.yaml");
 /// The agents' service account there.
 const ACCOUNT: (&str, &str) = ("kube-system", "dragline-agent");
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);

@@ -13,7 +13,7 @@ use super::{
 use crate::bed::eventually;
 
 /// What a controller must be allowed to do.
-const ROLE: &str = include_str!("../data/controller_role.yaml");
+const ROLE: &str = include_str!("../../../../examples/cluster/controller.yaml");
 /// How long a Lease holds.
 const LEASE: Duration = Duration::from_secs(15);
 
