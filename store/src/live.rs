@@ -48,6 +48,8 @@ struct State {
     size: Size,
     /// What views must still see: by view, the records changed since it began, as they were then.
     undo: BTreeMap<u64, BTreeMap<Place, Option<IVec>>>,
+    /// Of a group that sled took in part: what its records were before. The store is poisoned then, and is read as it was.
+    torn: BTreeMap<Place, Option<IVec>>,
     next_view: u64,
     /// What has been committed since a successor of this sled was begun, while there is one.
     since: Option<Since>,
@@ -115,7 +117,15 @@ impl Size {
 
 impl Live {
     pub(crate) fn new(sled: OpenSled, position: Position, size: Size) -> Arc<Self> {
-        let state = State { sled: Some(sled), position, size, undo: BTreeMap::new(), next_view: 0, since: None };
+        let state = State {
+            sled: Some(sled),
+            position,
+            size,
+            undo: BTreeMap::new(),
+            torn: BTreeMap::new(),
+            next_view: 0,
+            since: None,
+        };
         Arc::new(Self(Mutex::new(state)))
     }
 
@@ -202,9 +212,16 @@ impl Live {
     /// Lets the state follow a group that is durable in the journal.
     pub(crate) fn follow(&self, effect: Effect, frame: &[u8], after: Position) -> Result<(), String> {
         let mut state = self.lock();
-        let State { sled, position, size, undo, since, .. } = &mut *state;
+        let State { sled, position, size, undo, torn, since, .. } = &mut *state;
         let Some(sled) = sled else { return Err("the store is closed".to_owned()) };
-        write(&sled.trees, &effect, frame, after).map_err(|error| format!("sled: {error}"))?;
+        if let Err(error) = write(&sled.trees, &effect, frame, after) {
+            for (place, touched) in effect {
+                for seen in undo.values_mut().chain([&mut *torn]) {
+                    seen.entry(place.clone()).or_insert_with(|| touched.old.clone());
+                }
+            }
+            return Err(format!("sled: {error}"));
+        }
         *position = after;
         if let Some(kept) = since {
             kept.bytes +=
@@ -238,7 +255,8 @@ impl Live {
         also(&mut state);
         let number = state.next_view;
         state.next_view += 1;
-        state.undo.insert(number, BTreeMap::new());
+        let torn = state.torn.clone();
+        state.undo.insert(number, torn);
         View {
             live: self.clone(),
             number,
