@@ -19,6 +19,7 @@ use schemas::crd::endpoint::SpiderEndpointSpec;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::incarnation::spread;
 use crate::agent::Agent;
 use crate::catalogue::Owner;
 use crate::endpoint::{self, Endpoint};
@@ -119,7 +120,8 @@ pub(super) async fn keep(agent: Arc<Agent>) {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => standing.take(event),
-                    _ => continue,
+                    Some(Err(error)) => tracing::warn!(%error, "SpiderEndpoints cannot be watched"),
+                    None => return,
                 },
                 () = &mut settled => break,
             }
@@ -162,7 +164,8 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         }
         failures = if has_failed { failures + 1 } else { 0 };
         if has_failed {
-            retry_at = Some(Instant::now() + (BACKOFF.0 * (1 << failures.min(6))).min(BACKOFF.1));
+            let wait = (BACKOFF.0 * (1 << failures.min(6))).min(BACKOFF.1);
+            retry_at = Some(Instant::now() + spread(wait));
         }
     }
 }
@@ -232,14 +235,20 @@ async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
         }
         Write::Delete((namespace, name), stands) => {
             let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
+            let mut version = stands.resource_version();
             if !stands.finalizers().is_empty() {
-                let none = json!({"metadata": {"finalizers": null, "resourceVersion": stands.resource_version()}});
-                gone_is_fine(
-                    api.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&none)).await.map(drop),
-                )?;
+                let none = json!({"metadata": {"finalizers": null, "resourceVersion": version}});
+                match api.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&none)).await {
+                    Ok(freed) => version = freed.resource_version(),
+                    Err(error) => {
+                        gone_is_fine(Err(error))?;
+                        return Ok(Done::Gone((namespace, name)));
+                    }
+                }
             }
+            // Just what was read: another node may have taken the object over for the pod of the same name.
             let exactly = DeleteParams::default()
-                .preconditions(kube::api::Preconditions { uid: stands.uid(), resource_version: None });
+                .preconditions(kube::api::Preconditions { uid: stands.uid(), resource_version: version });
             gone_is_fine(api.delete(&name, &exactly).await.map(drop))?;
             Ok(Done::Gone((namespace, name)))
         }

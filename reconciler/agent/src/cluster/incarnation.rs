@@ -373,7 +373,7 @@ fn new_id() -> Result<String, String> {
 }
 
 /// About that long, so that nodes that started together do not stay together.
-fn spread(wait: Duration) -> Duration {
+pub(super) fn spread(wait: Duration) -> Duration {
     let mut random = [0_u8; 2];
     // Without randomness nothing is wrong but the load's shape.
     let _ = getrandom::fill(&mut random);
