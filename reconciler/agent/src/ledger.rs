@@ -21,6 +21,8 @@ use crate::cooling::{self, Cooling, Freed};
 use crate::history::History;
 use crate::leased::Leased;
 
+mod leases;
+
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxRecords {
@@ -285,8 +287,8 @@ impl Ledger {
         self.state().history.entries()
     }
 
-    /// Reserves a free address of a pool: the one that was this user's, else the first that has not been in use lately, else
-    /// the one that came back longest ago; None when there is none.
+    /// Reserves a free address of a pool: the one that was this user's, else the first; where the node leases, else the
+    /// first that has not been in use lately, else the one that came back longest ago. None when there is none.
     ///
     /// `may_give` has the last word about an address: one that it agrees to is reserved. With `only_own` none is reserved but
     /// the one that was this user's.
@@ -301,10 +303,12 @@ impl Ledger {
         let space = state.spaces.get(pool)?;
         let mut is_good = |address: &IpAddr| space.is_free(*address) && may_give(*address);
         let mut found = state.cooling.last_of(user).find(&mut is_good);
-        if !only_own {
+        if !only_own && self.is_leasing {
             let is_fresh = |address| !state.cooling.contains(address);
             found = found.or_else(|| space.first_free_which(|address| is_fresh(address) && is_good(&address)));
             found = found.or_else(|| state.cooling.oldest_first().find(is_good));
+        } else if !only_own {
+            found = found.or_else(|| space.first_free_which(|address| is_good(&address)));
         }
         let address = found?;
         state.reserved.insert(address);
@@ -408,88 +412,6 @@ impl Ledger {
         if has_freed {
             self.released.notify_waiters();
         }
-    }
-}
-
-/// Leases.
-impl Ledger {
-    /// What the node holds of a pool.
-    pub fn held(&self, pool: &str) -> AddressSet {
-        self.state().leased.set(pool)
-    }
-
-    /// The pools of which the node holds something.
-    pub fn leased_pools(&self) -> Vec<String> {
-        self.state().leased.pools().cloned().collect()
-    }
-
-    /// What it holds of a pool as that incarnation, and what as others.
-    pub fn leased_by_epoch(&self, pool: &str, epoch: u64) -> (AddressSet, AddressSet) {
-        self.state().leased.by_epoch(pool, epoch)
-    }
-
-    /// The addresses that cannot be given: in use, on their way back, promised, or found where no record tells of them.
-    pub fn taken(&self) -> BTreeSet<IpAddr> {
-        let state = self.state();
-        state.allocations.keys().chain(&state.reserved).chain(&state.estranged).copied().collect()
-    }
-
-    /// Lets those look again who wait for an address.
-    pub fn wake(&self) {
-        self.released.notify_waiters();
-    }
-
-    /// Makes addresses the node's, together with a change that belongs to it.
-    ///
-    /// # Errors
-    /// When it did not become durable; then they are not given.
-    pub async fn hold(&self, pool: &str, gained: &AddressSet, epoch: u64, with: Change) -> Result<(), CommitError> {
-        let _turn = self.lease_turn.lock().await;
-        let (change, after) = self.state().leased.with(with, pool, gained, epoch);
-        if !change.is_empty() {
-            self.record(change).await?;
-        }
-        let mut state = self.state();
-        state.leased = after;
-        state.make_space(pool, self.is_leasing);
-        Ok(())
-    }
-
-    /// Makes addresses the node's no more, those of them that nobody has, together with the change that belongs to these;
-    /// returns them. They are not given from when this is called.
-    ///
-    /// # Errors
-    /// When it did not become durable; then they are the node's as before.
-    pub async fn let_go(
-        &self,
-        pool: &str,
-        wanted: &[IpAddr],
-        with: impl FnOnce(&[IpAddr]) -> Change,
-    ) -> Result<Vec<IpAddr>, CommitError> {
-        let _turn = self.lease_turn.lock().await;
-        let (gone, change, before) = {
-            let mut state = self.state();
-            let is_idle = |address: &IpAddr| {
-                !state.allocations.contains_key(address)
-                    && !state.reserved.contains(address)
-                    && !state.estranged.contains(address)
-            };
-            let gone: Vec<IpAddr> = wanted.iter().copied().filter(is_idle).collect();
-            let (change, after) = state.leased.without(with(&gone), pool, &crate::leased::set_of(&gone));
-            let before = std::mem::replace(&mut state.leased, after);
-            state.make_space(pool, self.is_leasing);
-            (gone, change, before)
-        };
-        if change.is_empty() {
-            return Ok(gone);
-        }
-        if let Err(error) = self.record(change).await {
-            let mut state = self.state();
-            state.leased = before;
-            state.make_space(pool, self.is_leasing);
-            return Err(error);
-        }
-        Ok(gone)
     }
 }
 
