@@ -19,6 +19,7 @@ mod crds;
 pub mod defaults;
 mod election;
 mod health;
+mod kept;
 mod networks;
 pub mod pools;
 mod watched;

@@ -143,13 +143,13 @@ impl Mirror {
 }
 
 /// Follows a kind for as long as anybody listens. `part` names it in what is said about it.
-pub(super) async fn follow<S: Copy>(
+pub(super) async fn follow<S: Copy, N: From<(S, Change)>>(
     context: Context,
     part: &'static str,
     kind: Kind,
     scope: Scope,
     source: S,
-    tell: mpsc::Sender<(S, Change)>,
+    tell: mpsc::Sender<N>,
 ) {
     let unread = format!("{part} have not been read yet");
     // Who needs what a cluster can do without says so.
@@ -172,17 +172,17 @@ enum Broken {
     Off,
 }
 
-struct Follower<S> {
+struct Follower<S, N> {
     context: Context,
     part: &'static str,
     kind: Kind,
     scope: Scope,
     source: S,
-    tell: mpsc::Sender<(S, Change)>,
+    tell: mpsc::Sender<N>,
     is_absence_told: bool,
 }
 
-impl<S: Copy> Follower<S> {
+impl<S: Copy, N: From<(S, Change)>> Follower<S, N> {
     async fn run(mut self) -> Result<(), Unheard> {
         let crd = self.kind.crd();
         let mut crds = self.context.crds.clone();
@@ -263,7 +263,7 @@ impl<S: Copy> Follower<S> {
     }
 
     async fn send(&self, change: Change) -> Result<(), Unheard> {
-        self.tell.send((self.source, change)).await.map_err(|_| Unheard)
+        self.tell.send((self.source, change).into()).await.map_err(|_| Unheard)
     }
 
     /// Watches until it has to be started anew. Breaks that the same watch gets over are not told.

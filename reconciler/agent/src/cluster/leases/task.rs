@@ -1,5 +1,7 @@
 //! One pool's tenant at work: what happened goes in, what it wants is done.
 
+mod recorded;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,17 +17,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use self::recorded::{KEY_LEAVING, KEY_SUSPECT};
 use super::keeper::Keeper;
 use super::requests::Shards;
-use super::suspects::{Found, QUARANTINE_SECONDS, Suspects};
+use super::suspects::Suspects;
 use super::{Input, State};
 use crate::agent::Agent;
-use crate::cluster::Notice;
 use crate::leased::set_of;
 
-/// Texts of the store's catalogue: addresses on their way back, and such as have to be looked for on the wire.
-const KEY_LEAVING: &str = "leaving/";
-const KEY_SUSPECT: &str = "suspect/";
 /// After something could not be recorded or fixed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -317,122 +316,6 @@ impl Task {
             }
         });
         self.watching = Some(watching.abort_handle());
-    }
-
-    /// Until it is durable nothing else goes on here: nothing that is not recorded is given.
-    async fn record(&mut self, addresses: &[IpAddr], suspect: &[IpAddr]) {
-        loop {
-            let mut change = Change::new();
-            for address in addresses {
-                change = change.delete_catalogue(&format!("{KEY_LEAVING}{address}"));
-            }
-            for address in suspect {
-                change = change.put_catalogue(&format!("{KEY_SUSPECT}{address}"), &self.pool);
-            }
-            match self.agent.ledger.hold(&self.pool, &set_of(addresses), self.input.holder.epoch(), change).await {
-                Ok(()) => break,
-                Err(error) => self.not_recorded(&error).await,
-            }
-        }
-        tracing::debug!(pool = self.pool, ?addresses, "addresses are this node's");
-        self.took(Reply::Recorded);
-        suspect.iter().for_each(|address| self.suspects.look_for(*address));
-        self.agent.ledger.wake();
-    }
-
-    /// What has been found out of a suspect address.
-    async fn found(&mut self, address: IpAddr, found: Found) {
-        let now = self.now();
-        self.suspects.report(&self.pool, address, &found);
-        if let Found::Used(mac) = found {
-            let note = format!(
-                "address {address} is in use by {mac}, whom dragline does not know: it is kept from everybody for {} min; find it, or exclude the address",
-                QUARANTINE_SECONDS / 60
-            );
-            self.cluster(|cluster| cluster.notice(Notice::Occupied(self.pool.clone(), note)));
-            // Its text goes when the tenant has it forgotten.
-            self.keeper(|keeper| keeper.tenant.occupied(address, now.unix.saturating_add(QUARANTINE_SECONDS)));
-            return;
-        }
-        let change = Change::new().delete_catalogue(&format!("{KEY_SUSPECT}{address}"));
-        if let Err(error) = self.agent.ledger.record(change).await {
-            tracing::warn!(pool = self.pool, %address, %error, "it is looked for again after the next start");
-        }
-        self.keeper(|keeper| keeper.tenant.cleared(address, now));
-        self.agent.ledger.wake();
-    }
-
-    async fn forget(&mut self, addresses: &[IpAddr]) {
-        let pool = self.pool.clone();
-        let leaving = |gone: &[IpAddr]| {
-            gone.iter().fold(Change::new(), |change, address| {
-                change
-                    .put_catalogue(&format!("{KEY_LEAVING}{address}"), &pool)
-                    .delete_catalogue(&format!("{KEY_SUSPECT}{address}"))
-            })
-        };
-        let gone = loop {
-            match self.agent.ledger.let_go(&pool, addresses, leaving).await {
-                Ok(gone) => break gone,
-                Err(error) => self.not_recorded(&error).await,
-            }
-        };
-        if gone.len() != addresses.len() {
-            // Something of it has turned out to be in use just now: nothing is sent, and the tenant learns it.
-            self.is_astray = true;
-            return;
-        }
-        tracing::debug!(pool = self.pool, ?addresses, "addresses are given back");
-        self.took(Reply::Forgotten);
-    }
-
-    async fn erase(&mut self, addresses: &[IpAddr]) {
-        let erase = |change: Change, address: &IpAddr| change.delete_catalogue(&format!("{KEY_LEAVING}{address}"));
-        if let Err(error) = self.agent.ledger.record(addresses.iter().fold(Change::new(), erase)).await {
-            tracing::warn!(pool = self.pool, %error, "what has been given back is not erased: it is tried after the next start");
-        }
-    }
-
-    async fn lose(&mut self, spare: &[IpAddr], used: Vec<IpAddr>) {
-        tracing::error!(
-            pool = self.pool,
-            ?spare,
-            ?used,
-            "addresses that this node held are not its any more: somebody has changed the pool's shards"
-        );
-        let list =
-            |addresses: &[IpAddr]| addresses.iter().take(16).map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let node = &self.agent.config.node_name;
-        let note = format!(
-            "node {node} held {} (in use: {}), and the pool's shards say otherwise: somebody has edited them",
-            list(spare),
-            list(&used)
-        );
-        self.cluster(|cluster| cluster.notice(Notice::Lost(self.pool.clone(), note)));
-        self.lost.extend(spare.iter().copied());
-        self.lost.extend(used);
-        self.drop_lost().await;
-    }
-
-    /// Of what is lost, the records of those addresses that nobody uses.
-    async fn drop_lost(&mut self) {
-        if self.lost.is_empty() {
-            return;
-        }
-        let taken = self.agent.ledger.taken();
-        let idle: Vec<IpAddr> = self.lost.iter().copied().filter(|address| !taken.contains(address)).collect();
-        if idle.is_empty() {
-            return;
-        }
-        match self.agent.ledger.let_go(&self.pool, &idle, |_| Change::new()).await {
-            Ok(gone) => self.lost.retain(|address| !gone.contains(address)),
-            Err(error) => tracing::warn!(pool = self.pool, %error, "lost addresses stay recorded"),
-        }
-    }
-
-    async fn not_recorded(&mut self, error: &store::CommitError) {
-        tracing::error!(pool = self.pool, %error, "a lease cannot be recorded");
-        tokio::time::sleep(RETRY).await;
     }
 
     fn move_out(&mut self) {

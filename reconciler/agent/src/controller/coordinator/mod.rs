@@ -4,13 +4,10 @@ mod decision;
 mod sources;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures::future::join_all;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::events::EventType;
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource, ResourceExt};
 use schemas::crd::SpiderCoordinator;
 use schemas::crd::coordinator::{PodCidrType, SpiderCoordinatorStatus};
@@ -22,13 +19,12 @@ use self::sources::Source;
 use super::Context;
 use super::cni_dir::{self, CniConf};
 use super::health::Wait;
+use super::kept::{BACKLOG, Kept, keep};
 use super::watched::{Change, Key, Mirror, follow, is_not_found};
 use crate::kubernetes::FIELD_MANAGER;
 
 /// How its part is named in what is said about it.
 const PART: &str = "SpiderCoordinator status";
-/// What has been seen and not looked at yet; who follows waits then.
-const BACKLOG: usize = 64;
 
 /// What is new.
 enum News {
@@ -36,54 +32,30 @@ enum News {
     Cni(Result<Option<CniConf>, String>),
 }
 
+impl From<(Source, Change)> for News {
+    fn from((source, change): (Source, Change)) -> Self {
+        Self::Of(source, change)
+    }
+}
+
 /// Keeps the statuses, for as long as it is polled.
 pub(super) async fn run(context: Context) {
-    let (tell, mut seen) = mpsc::channel(BACKLOG);
-    let (tell_cni, mut seen_cni) = mpsc::channel(1);
+    let (tell, seen) = mpsc::channel(BACKLOG);
     let followed = join_all(Source::ALL.map(|source| {
         let scope = source.scope(&context.config.cilium_config);
         follow(context.clone(), source.name(), source.kind(), scope, source, tell.clone())
     }));
     let cni = cni_dir::follow(context.config.cni_conf_dir.clone(), |found| {
-        let tell = tell_cni.clone();
+        let tell = tell.clone();
         async move {
             // The receiver lives as long as this is polled.
-            let _ = tell.send(found).await;
+            let _ = tell.send(News::Cni(found)).await;
         }
     });
-    let kept = async {
-        let mut statuses = Statuses::new(context.clone());
-        let mut backoff = DefaultBackoff::default();
-        let mut retry = None;
-        loop {
-            let pause = async {
-                match retry {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let news = tokio::select! {
-                Some((source, change)) = seen.recv() => Some(News::Of(source, change)),
-                Some(found) = seen_cni.recv() => Some(News::Cni(found)),
-                () = pause => None,
-            };
-            statuses.take(news);
-            // What has come together is decided together.
-            while let Ok((source, change)) = seen.try_recv() {
-                statuses.take(Some(News::Of(source, change)));
-            }
-            retry = if statuses.write().await {
-                backoff.reset();
-                None
-            } else {
-                Some(backoff.next().unwrap_or(Duration::from_secs(30)))
-            };
-        }
-    };
     tokio::select! {
         _ = followed => {}
         () = cni => {}
-        () = kept => {}
+        () = keep(Statuses::new(context.clone()), seen) => {}
     }
 }
 
@@ -105,34 +77,6 @@ struct Statuses {
 impl Statuses {
     fn new(context: Context) -> Self {
         Self { context, mirrors: BTreeMap::new(), cni: None, written: BTreeMap::new(), kinds: BTreeMap::new() }
-    }
-
-    fn take(&mut self, news: Option<News>) {
-        match news {
-            Some(News::Of(source, change)) => self.mirrors.entry(source).or_default().apply(change),
-            Some(News::Cni(found)) => self.cni = Some(found),
-            None => {}
-        }
-    }
-
-    /// Writes what differs. False when something could not be written.
-    async fn write(&mut self) -> bool {
-        let Some(Mirror::Read(objects)) = self.mirrors.get(&Source::Coordinators) else { return true };
-        let coordinators: Vec<SpiderCoordinator> = objects.iter().filter_map(read).collect();
-        let inputs = sources::inputs(&self.mirrors, self.cni.clone(), &self.context.config.cilium_config);
-        self.written.retain(|name, _| coordinators.iter().any(|coordinator| coordinator.name_any() == *name));
-        self.kinds.retain(|name, _| coordinators.iter().any(|coordinator| coordinator.name_any() == *name));
-        let mut is_done = true;
-        let mut unread = None;
-        for coordinator in &coordinators {
-            self.tell_change_of_type(coordinator).await;
-            match decision::decide(coordinator.spec.pod_cidr_type, &inputs) {
-                Ok(decision) => is_done &= self.write_one(coordinator, decision, &inputs).await,
-                Err(error) => unread = Some(Wait::Missing(format!("{PART}: {error}"))),
-            }
-        }
-        self.context.health.waits_for(PART, unread);
-        is_done
     }
 
     async fn tell_change_of_type(&mut self, coordinator: &SpiderCoordinator) {
@@ -194,6 +138,36 @@ impl Statuses {
                 false
             }
         }
+    }
+}
+
+impl Kept for Statuses {
+    type News = News;
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Of(source, change) => self.mirrors.entry(source).or_default().apply(change),
+            News::Cni(found) => self.cni = Some(found),
+        }
+    }
+
+    async fn write(&mut self) -> bool {
+        let Some(Mirror::Read(objects)) = self.mirrors.get(&Source::Coordinators) else { return true };
+        let coordinators: Vec<SpiderCoordinator> = objects.iter().filter_map(read).collect();
+        let inputs = sources::inputs(&self.mirrors, self.cni.clone(), &self.context.config.cilium_config);
+        self.written.retain(|name, _| coordinators.iter().any(|coordinator| coordinator.name_any() == *name));
+        self.kinds.retain(|name, _| coordinators.iter().any(|coordinator| coordinator.name_any() == *name));
+        let mut is_done = true;
+        let mut unread = None;
+        for coordinator in &coordinators {
+            self.tell_change_of_type(coordinator).await;
+            match decision::decide(coordinator.spec.pod_cidr_type, &inputs) {
+                Ok(decision) => is_done &= self.write_one(coordinator, decision, &inputs).await,
+                Err(error) => unread = Some(Wait::Missing(format!("{PART}: {error}"))),
+            }
+        }
+        self.context.health.waits_for(PART, unread);
+        is_done
     }
 }
 

@@ -3,24 +3,19 @@
 mod desired;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures::future::join_all;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Resource};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::desired::{Fault, Step, compare};
 use super::Context;
+use super::kept::{BACKLOG, Kept, keep};
 use super::watched::{Absence, Change, Key, Kind, Mirror, Scope, follow, is_not_found};
 use crate::kubernetes::FIELD_MANAGER;
-
-/// What has been seen and not looked at yet; who follows waits then.
-const BACKLOG: usize = 64;
 
 const NETWORKS: Kind = Kind::of_ours("SpiderMultusConfig", "spidermultusconfigs");
 /// Multus brings it.
@@ -41,7 +36,7 @@ enum Source {
 
 /// Keeps the definitions, for as long as it is polled.
 pub(super) async fn run(context: Context) {
-    let (tell, mut seen) = mpsc::channel(BACKLOG);
+    let (tell, seen) = mpsc::channel(BACKLOG);
     let sources = [
         ("SpiderMultusConfigs", NETWORKS, Source::Networks),
         ("NetworkAttachmentDefinitions", DEFINITIONS, Source::Definitions),
@@ -49,36 +44,9 @@ pub(super) async fn run(context: Context) {
     let followed = join_all(
         sources.map(|(part, kind, source)| follow(context.clone(), part, kind, Scope::default(), source, tell.clone())),
     );
-    let kept = async {
-        let mut networks = Networks::new(context.clone());
-        let mut backoff = DefaultBackoff::default();
-        let mut retry = None;
-        loop {
-            let pause = async {
-                match retry {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                Some((source, change)) = seen.recv() => networks.take(source, change),
-                () = pause => {}
-            }
-            // What has come together is compared together.
-            while let Ok((source, change)) = seen.try_recv() {
-                networks.take(source, change);
-            }
-            retry = if networks.write().await {
-                backoff.reset();
-                None
-            } else {
-                Some(backoff.next().unwrap_or(Duration::from_secs(30)))
-            };
-        }
-    };
     tokio::select! {
         _ = followed => {}
-        () = kept => {}
+        () = keep(Networks::new(context.clone()), seen) => {}
     }
 }
 
@@ -101,7 +69,45 @@ impl Networks {
         }
     }
 
-    fn take(&mut self, source: Source, change: Change) {
+    async fn apply(&self, (namespace, name): &Key, step: Step) -> Result<DynamicObject, kube::Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.context.client.clone(), namespace, &self.resource);
+        let manager = Some(FIELD_MANAGER.to_owned());
+        let (verb, mut written) = match step {
+            Step::Create(object) => {
+                let object: DynamicObject = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+                let parameters = PostParams { field_manager: manager, ..PostParams::default() };
+                ("created", self.context.within(api.create(&parameters, &object)).await?)
+            }
+            Step::Patch(patch) => {
+                let parameters = PatchParams { field_manager: manager, ..PatchParams::default() };
+                let patch: Patch<Value> = Patch::Merge(patch);
+                ("brought in line", self.context.within(api.patch(name, &parameters, &patch)).await?)
+            }
+        };
+        tracing::info!(namespace, name, "NetworkAttachmentDefinition {verb}");
+        written.metadata.managed_fields = None;
+        Ok(written)
+    }
+
+    /// Says once of each what is wrong with it.
+    async fn tell(&self, networks: &BTreeMap<Key, DynamicObject>, faults: BTreeMap<Key, Fault>) {
+        for (key, fault) in faults {
+            if self.told.get(&key) == Some(&fault) {
+                continue;
+            }
+            tracing::warn!(namespace = key.0, name = key.1, reason = fault.reason(), "SpiderMultusConfig: {fault}");
+            if let Some(object) = networks.get(&key) {
+                let regarding = object.object_ref(&NETWORKS.resource_of("v2beta1"));
+                self.context.publish(EventType::Warning, fault.reason(), fault.to_string(), &regarding).await;
+            }
+        }
+    }
+}
+
+impl Kept for Networks {
+    type News = (Source, Change);
+
+    fn take(&mut self, (source, change): Self::News) {
         match source {
             Source::Networks => self.networks.apply(change),
             Source::Definitions => self.definitions.apply(change),
@@ -141,39 +147,5 @@ impl Networks {
             }
         }
         is_done
-    }
-
-    async fn apply(&self, (namespace, name): &Key, step: Step) -> Result<DynamicObject, kube::Error> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.context.client.clone(), namespace, &self.resource);
-        let manager = Some(FIELD_MANAGER.to_owned());
-        let (verb, mut written) = match step {
-            Step::Create(object) => {
-                let object: DynamicObject = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-                let parameters = PostParams { field_manager: manager, ..PostParams::default() };
-                ("created", self.context.within(api.create(&parameters, &object)).await?)
-            }
-            Step::Patch(patch) => {
-                let parameters = PatchParams { field_manager: manager, ..PatchParams::default() };
-                let patch: Patch<Value> = Patch::Merge(patch);
-                ("brought in line", self.context.within(api.patch(name, &parameters, &patch)).await?)
-            }
-        };
-        tracing::info!(namespace, name, "NetworkAttachmentDefinition {verb}");
-        written.metadata.managed_fields = None;
-        Ok(written)
-    }
-
-    /// Says once of each what is wrong with it.
-    async fn tell(&self, networks: &BTreeMap<Key, DynamicObject>, faults: BTreeMap<Key, Fault>) {
-        for (key, fault) in faults {
-            if self.told.get(&key) == Some(&fault) {
-                continue;
-            }
-            tracing::warn!(namespace = key.0, name = key.1, reason = fault.reason(), "SpiderMultusConfig: {fault}");
-            if let Some(object) = networks.get(&key) {
-                let regarding = object.object_ref(&NETWORKS.resource_of("v2beta1"));
-                self.context.publish(EventType::Warning, fault.reason(), fault.to_string(), &regarding).await;
-            }
-        }
     }
 }
