@@ -80,14 +80,14 @@ pub enum AgentError {
         source: io::Error,
     },
     /// A command of `dragline` failed.
-    #[error("dragline {command} failed ({status}): {stderr}; the agent's log ends: {log}")]
+    #[error("dragline {command} failed ({status}): {said}; the agent's log ends: {log}")]
     Command {
         /// Its arguments.
         command: String,
         /// How it ended.
         status: ExitStatus,
         /// What it said.
-        stderr: String,
+        said: String,
         /// The log's last lines.
         log: String,
     },
@@ -251,7 +251,7 @@ impl AgentProcess {
         Err(AgentError::Command {
             command: arguments.join(" "),
             status: output.status,
-            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            said: String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).trim().to_owned(),
             log: self.log_end(),
         })
     }

@@ -9,6 +9,10 @@ use kube::{Client, Config};
 /// Under which name the API server notes who has written a field.
 pub const FIELD_MANAGER: &str = "dragline";
 
+/// What the name of an agent's Lease begins with; the node's follows. No other Lease of the project begins so, whatever
+/// nodes are called.
+pub const AGENT_LEASE: &str = "dragline-node-";
+
 /// How long a request may take; a watch is kept alive by the server and has its own limit.
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long a connection may take to come up.

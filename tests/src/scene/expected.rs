@@ -1,7 +1,7 @@
-//! The tables of ../design/quickstart.md, as [`tests::show::comparable`] leaves what `ip` prints.
+//! The tables of ../design/quickstart.md, as [`crate::show::comparable`] leaves what `ip` prints.
 
 /// `ip rule` in the pod.
-pub(super) const RULES: &str = "\
+pub const RULES: &str = "\
 0: from all lookup local
 32760: from 10.233.120.101 lookup 100
 32761: from all to 169.254.0.0/16 lookup 100
@@ -13,12 +13,12 @@ pub(super) const RULES: &str = "\
 32767: from all lookup default";
 
 /// `ip route` in the pod.
-pub(super) const MAIN: &str = "\
+pub const MAIN: &str = "\
 default via 10.6.0.1 dev net1
 10.6.0.0/16 dev net1 scope link src 10.6.212.200";
 
 /// `ip route show table 100` in the pod.
-pub(super) const TABLE_100: &str = "\
+pub const TABLE_100: &str = "\
 default via 10.233.65.96 dev eth0
 10.6.212.131 dev eth0 scope link
 10.233.0.0/18 via 10.6.212.131 dev eth0
@@ -27,20 +27,20 @@ default via 10.233.65.96 dev eth0
 169.254.0.0/16 via 10.6.212.131 dev eth0";
 
 /// `ip rule` on the node.
-pub(super) const NODE_RULES: &str = "\
+pub const NODE_RULES: &str = "\
 0: from all lookup local
 1000: from all lookup 500
 32766: from all lookup main
 32767: from all lookup default";
 
 /// `ip rule` where dragline has nothing to do.
-pub(super) const NO_RULES: &str = "\
+pub const NO_RULES: &str = "\
 0: from all lookup local
 32766: from all lookup main
 32767: from all lookup default";
 
 /// `ip rule` in the pod with `default-route-nic: eth0`.
-pub(super) const ETH0_RULES: &str = "\
+pub const ETH0_RULES: &str = "\
 0: from all lookup local
 32764: from 10.6.212.200 lookup 101
 32765: from all to 10.6.0.0/16 lookup 101
@@ -48,11 +48,11 @@ pub(super) const ETH0_RULES: &str = "\
 32767: from all lookup default";
 
 /// `ip route` in the pod with `default-route-nic: eth0`.
-pub(super) const ETH0_MAIN: &str = TABLE_100;
+pub const ETH0_MAIN: &str = TABLE_100;
 
 /// `ip route show table 101` in the pod with `default-route-nic: eth0`: net1's routes, and those by eth0 that every
 /// table has.
-pub(super) const ETH0_TABLE_101: &str = "\
+pub const ETH0_TABLE_101: &str = "\
 default via 10.6.0.1 dev net1
 10.6.0.0/16 dev net1 scope link src 10.6.212.200
 10.6.212.131 dev eth0 scope link
@@ -62,6 +62,6 @@ default via 10.6.0.1 dev net1
 169.254.0.0/16 via 10.6.212.131 dev eth0";
 
 /// `ip route` in a pod as the default CNI leaves it.
-pub(super) const DEFAULT_CNI_MAIN: &str = "\
+pub const DEFAULT_CNI_MAIN: &str = "\
 default via 10.233.65.96 dev eth0
 10.233.65.96 dev eth0 scope link";

@@ -9,6 +9,7 @@
 //! On a real cluster Cilium encapsulates or routes between nodes; here they have plain routes to each other's pods, and
 //! the router one back to the pod network, so that sources arrive untranslated.
 
+pub mod expected;
 mod pod;
 
 use std::fs;
@@ -148,13 +149,20 @@ impl Scene {
     /// A pod on the worker as the default CNI leaves it: eth0 with that address.
     pub fn pod(&self, name: &str, address: Ipv4Addr) -> Result<Pod, SceneError> {
         let pod = Pod::create(&qualified(&self.name, name), &self.worker, address)?;
-        let path = self.namespaces().join(&pod.name);
-        let linked = fs::create_dir_all(self.namespaces()).and_then(|()| match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => std::os::unix::fs::symlink(pod.netns.path(), &path),
-        });
-        linked.map_err(|source| SceneError::File { path, source })?;
+        link_into(&self.namespaces(), &pod)?;
         Ok(pod)
+    }
+
+    /// A pod on the controller, to which the worker has a route.
+    pub fn pod_on_controller(&self, name: &str, address: Ipv4Addr) -> Result<Pod, SceneError> {
+        let pod = Pod::create(&qualified(&self.name, name), &self.controller, address)?;
+        self.worker.scene()?.route(host(address), Some(IpAddr::V4(CONTROLLER_ADDRESS)), UPLINK)?;
+        link_into(&self.controller_folder().join("netns"), &pod)?;
+        Ok(pod)
+    }
+
+    fn controller_folder(&self) -> PathBuf {
+        self.folder.join(CONTROLLER)
     }
 
     /// The folder in which this scene's agent finds the namespaces of its pods, and of no other scene's.
@@ -197,6 +205,19 @@ impl Scene {
             arguments: vec!["--netns-dir".to_owned(), self.namespaces().to_string_lossy().into_owned()],
         }
     }
+
+    /// How one for the controller is, which nobody starts but in a cluster.
+    pub fn controller_agent_settings(&self) -> Settings {
+        let folder = self.controller_folder();
+        Settings {
+            node_name: CONTROLLER.to_owned(),
+            state_dir: folder.join("state"),
+            socket: folder.join("agent.sock"),
+            log: folder.join("agent.log"),
+            arguments: vec!["--netns-dir".to_owned(), folder.join("netns").to_string_lossy().into_owned()],
+            ..self.agent_settings()
+        }
+    }
 }
 
 impl Drop for Scene {
@@ -204,6 +225,16 @@ impl Drop for Scene {
         // The world's own /run: it ends with the world at the latest.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Where a node's agent looks for the namespaces of pods.
+fn link_into(folder: &Path, pod: &Pod) -> Result<(), SceneError> {
+    let path = folder.join(&pod.name);
+    let linked = fs::create_dir_all(folder).and_then(|()| match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::os::unix::fs::symlink(pod.netns.path(), &path),
+    });
+    linked.map_err(|source| SceneError::File { path, source })
 }
 
 fn qualified(scene: &str, role: &str) -> String {

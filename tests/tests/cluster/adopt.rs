@@ -147,7 +147,7 @@ fn adopted(cluster: &mut Cluster) {
     assert_eq!((states(&table), is_whole), (taken, false), "{table}");
     assert!(table.contains("no network namespace has 10.61.0.11"), "{table}");
     assert_eq!(parts(kubectl), part(&["adopt-a", "=_adopt/adopt-a", "=_adopt/adopt-b", "=_adopt/_"]));
-    let lease = kubectl.json(&["get", "lease", "dragline-adopt-a", "--namespace", "kube-system"]).unwrap();
+    let lease = kubectl.json(&["get", "lease", "dragline-node-adopt-a", "--namespace", "kube-system"]).unwrap();
     assert_eq!(lease["spec"]["leaseTransitions"], 0, "{lease}");
 
     let (snapshot, _) = store::load_offline(&left.state_dir().join("store")).unwrap();

@@ -14,6 +14,7 @@ mod leases;
 mod objects;
 mod place;
 mod pools;
+mod seed;
 
 fn main() {
     // In the private world cargo has no network.
@@ -33,6 +34,7 @@ fn main() {
             leases::trials(),
             place::trials(),
             pools::trials(),
+            seed::trials(),
         ];
         trials.into_iter().flatten().collect()
     });

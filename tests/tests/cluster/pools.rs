@@ -90,7 +90,7 @@ fn node(kubectl: &Kubectl, name: &str, ttl: u32) {
     let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.000000Z"]).output().unwrap().stdout;
     let renewed = String::from_utf8(now).unwrap();
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-        "metadata": {"name": format!("dragline-{name}"), "namespace": "kube-system", "annotations": {"dragline.io/node-uid": "u"}},
+        "metadata": {"name": format!("dragline-node-{name}"), "namespace": "kube-system", "annotations": {"dragline.io/node-uid": "u"}},
         "spec": {"holderIdentity": "i", "leaseDurationSeconds": ttl, "leaseTransitions": 0, "renewTime": renewed.trim()}});
     kubectl.apply(&lease.to_string()).unwrap();
 }
@@ -249,8 +249,10 @@ fn gone_node(cluster: &mut Cluster) {
     assert_eq!([203, 204].map(|last| slot(&found, last)), ["b", "?"]);
     let remaining = kubectl.json(&["get", "spiderendpoints"]).unwrap();
     assert_eq!(remaining["items"], json!([]));
-    kubectl.ask(&["wait", "lease/dragline-a", "--namespace=kube-system", "--for=delete", "--timeout=60s"], "").unwrap();
-    kubectl.ask(&["get", "lease", "dragline-b", "dragline-controller", "--namespace=kube-system"], "").unwrap();
+    kubectl
+        .ask(&["wait", "lease/dragline-node-a", "--namespace=kube-system", "--for=delete", "--timeout=60s"], "")
+        .unwrap();
+    kubectl.ask(&["get", "lease", "dragline-node-b", "dragline-controller", "--namespace=kube-system"], "").unwrap();
     controller
         .wait(&kubectl, "the Event", &EVENTS, |found| events(found, POOL).contains(&"AddressQuarantined".to_owned()));
 }

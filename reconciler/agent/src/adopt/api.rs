@@ -23,7 +23,7 @@ use super::pods::Endpoint;
 use crate::catalogue::{Catalogue, Object, Pool};
 use crate::cluster::leases::requests::Shards;
 use crate::cluster::leases::windows;
-use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::{AGENT_LEASE, FIELD_MANAGER};
 
 /// So many objects come in one answer.
 const PAGE: u32 = 500;
@@ -141,7 +141,7 @@ pub(super) async fn hold(
     ttl: Duration,
 ) -> Result<Holder, AdoptError> {
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let name = format!("dragline-{node}");
+    let name = format!("{AGENT_LEASE}{node}");
     let holder = |epoch| Holder::new(node, epoch).map_err(|error| AdoptError::Node(error.to_string()));
     let failed = failed("the node's Lease");
     let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };

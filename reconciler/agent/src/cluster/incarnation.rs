@@ -1,6 +1,6 @@
 //! Which incarnation of the node this agent is, and whether it may still give addresses.
 //!
-//! A Lease object `dragline-NODE` is held by one agent's store at a time; its number of transitions counts the stores that
+//! A Lease object `dragline-node-NODE` is held by one agent's store at a time; its number of transitions counts the stores that
 //! have been the node's. A claim of addresses carries that number, so that an agent that comes back after another has
 //! taken its place can neither claim nor give back anything. An agent that has not reached the API server for two thirds
 //! of the time after which its addresses may be given away hands out no new ones.
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{Notice, State};
 use crate::agent::Agent;
-use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::{AGENT_LEASE, FIELD_MANAGER};
 
 const KEY_ID: &str = "incarnation/id";
 const KEY_EPOCH: &str = "incarnation/epoch";
@@ -233,7 +233,7 @@ async fn hold(
     seen: &mut Option<Seen>,
 ) -> Result<Held, kube::Error> {
     let node = &agent.config.node_name;
-    let name = format!("dragline-{node}");
+    let name = format!("{AGENT_LEASE}{node}");
     let node_uid = agent.catalogue().nodes.get(node).map(|node| node.uid.clone()).filter(|uid| !uid.is_empty());
     let Some(mut lease) = api.get_opt(&name).await? else {
         // One that was there is deleted with all that the node held: what is held now is another incarnation's.

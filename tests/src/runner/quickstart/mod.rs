@@ -1,6 +1,5 @@
 //! `cargo quickstart`: plays examples/quickstart and checks all of it (../design/quickstart.md).
 
-mod expected;
 mod paths;
 mod play;
 

@@ -11,12 +11,12 @@ use tests::binaries::Binaries;
 use tests::picture::Picture;
 use tests::repair;
 use tests::runtime::{Attachment, Conflist, Runtime};
-use tests::scene::{CILIUM_HOST, FIRST_POOL_ADDRESS, Pod, Scene, WORKER_ADDRESS};
+use tests::scene::{CILIUM_HOST, FIRST_POOL_ADDRESS, Pod, Scene, WORKER_ADDRESS, expected};
 use tests::show;
 use tests::witness::Witness;
 
+use super::Fault;
 use super::paths::{self, Seat};
-use super::{Fault, expected};
 use crate::checks::Checks;
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart");

@@ -21,10 +21,10 @@ use crate::bed::{eventually, starting};
 
 const SEED: &str = include_str!("../data/seed.yaml");
 const DEFINITIONS: &str = include_str!("../data/definitions.yaml");
-const CALICO: &str = include_str!("../data/calico.yaml");
+pub(crate) const CALICO: &str = include_str!("../data/calico.yaml");
 const CILIUM: &str = include_str!("../data/cilium.yaml");
 /// The services of the quick start's cluster.
-const SERVICES: &str = "10.233.0.0/18";
+pub(crate) const SERVICES: &str = "10.233.0.0/18";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let trial = |name, test: fn(&mut Cluster)| {
@@ -42,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 type Named = (&'static str, fn(&mut Cluster));
 
 /// A controller. It is killed when this is dropped.
-struct Controller {
+pub(crate) struct Controller {
     child: Child,
     http: SocketAddr,
     log: PathBuf,
@@ -54,7 +54,7 @@ impl Controller {
         Self::start_as(cluster, name, cluster.kubeconfig(), arguments)
     }
 
-    fn start_as(cluster: &Cluster, name: &str, kubeconfig: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start_as(cluster: &Cluster, name: &str, kubeconfig: &Path, arguments: &[&str]) -> Self {
         let log = cluster.folder().join(format!("{name}.log"));
         let cni = cluster.folder().join("cni");
         fs::create_dir_all(&cni).unwrap();
@@ -91,7 +91,7 @@ impl Controller {
         Ok(text)
     }
 
-    fn wait_answer(&self, path: &str, text: &str) {
+    pub(crate) fn wait_answer(&self, path: &str, text: &str) {
         eventually(&format!("{text} at {path}"), || match self.ask(path) {
             Ok(answer) if answer.contains(text) => Ok(()),
             Ok(answer) => Err(format!("{answer}\n{}", self.log())),
@@ -134,14 +134,14 @@ impl Drop for Controller {
 }
 
 /// A cluster with our kinds and Multus'.
-fn prepare(cluster: &Cluster) -> Kubectl {
+pub(crate) fn prepare(cluster: &Cluster) -> Kubectl {
     let kubectl = cluster.kubectl().clone();
     kubectl.apply_crds().unwrap();
     apply_crd(&kubectl, DEFINITIONS);
     kubectl
 }
 
-fn apply_crd(kubectl: &Kubectl, crd: &str) {
+pub(crate) fn apply_crd(kubectl: &Kubectl, crd: &str) {
     kubectl.apply(crd).unwrap();
     kubectl.ask(&["wait", "--for=condition=Established", "--timeout=60s", "-f", "-"], crd).unwrap();
 }
@@ -154,7 +154,14 @@ fn coordinator(kubectl: &Kubectl, name: &str, kind: &str) {
 
 /// Waits for a coordinator's status to be that one.
 #[track_caller]
-fn wait_status(controller: &Controller, kubectl: &Kubectl, name: &str, phase: &str, reason: &str, overlay: &[&str]) {
+pub(crate) fn wait_status(
+    controller: &Controller,
+    kubectl: &Kubectl,
+    name: &str,
+    phase: &str,
+    reason: &str,
+    overlay: &[&str],
+) {
     eventually(&format!("{name} {phase} {overlay:?}"), || {
         let status =
             kubectl.json(&["get", "spidercoordinator", name]).map_err(|error| error.to_string())?["status"].clone();
@@ -181,7 +188,12 @@ fn definition(kubectl: &Kubectl, name: &str) -> Result<Value, ClusterError> {
 
 /// Waits for a definition that is right, and gives it.
 #[track_caller]
-fn wait_definition(controller: &Controller, kubectl: &Kubectl, name: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_definition(
+    controller: &Controller,
+    kubectl: &Kubectl,
+    name: &str,
+    is_right: impl Fn(&Value) -> bool,
+) -> Value {
     eventually(&format!("the definition {name}"), || {
         let found = definition(kubectl, name).map_err(|error| format!("{error}\n{}", controller.log()))?;
         if is_right(&found) { Ok(found) } else { Err(format!("{found:#}\n{}", controller.log())) }

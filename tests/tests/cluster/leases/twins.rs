@@ -83,7 +83,7 @@ fn anew(ground: &Ground) {
     start_all(&fleet, &book, &lost);
 
     eventually("the node's UID in its Lease", || {
-        let lease = format!("dragline-{}", node.name);
+        let lease = format!("dragline-node-{}", node.name);
         let lease = ground.objects.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", &lease);
         let metadata = lease.map_err(|error| error.to_string())?["metadata"].clone();
         if metadata["annotations"]["dragline.io/node-uid"].is_string() { Ok(()) } else { Err(metadata.to_string()) }

@@ -6,8 +6,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-/// What the name of an agent's Lease begins with; the node's follows.
-pub const LEASE_PREFIX: &str = "dragline-";
+use crate::kubernetes::AGENT_LEASE;
+
 /// What tells an agent's Lease from others of that prefix: the UID of its node.
 pub const NODE_UID: &str = "dragline.io/node-uid";
 /// How long an agent may go without the API server, where its Lease does not say so.
@@ -62,7 +62,7 @@ impl Agent {
     /// The node of an agent's Lease; None for other Leases, such as the controller's own.
     pub fn node_of(lease: &Lease) -> Option<String> {
         lease.annotations().get(NODE_UID)?;
-        Some(lease.metadata.name.as_deref()?.strip_prefix(LEASE_PREFIX)?.to_owned())
+        Some(lease.metadata.name.as_deref()?.strip_prefix(AGENT_LEASE)?.to_owned())
     }
 
     /// What a Lease says, with what was known before.
@@ -129,7 +129,7 @@ mod tests {
 
     fn lease(renewed: Timestamp) -> Lease {
         let mut lease = Lease::default();
-        lease.metadata.name = Some("dragline-node-a".into());
+        lease.metadata.name = Some("dragline-node-controller".into());
         lease.metadata.annotations = Some([(NODE_UID.to_owned(), "u".to_owned())].into());
         lease.spec = Some(LeaseSpec {
             lease_transitions: Some(1),
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn an_agents_lease_is_told_from_others() {
         let mut lease = lease(Timestamp::UNIX_EPOCH);
-        assert_eq!(Agent::node_of(&lease).as_deref(), Some("node-a"));
+        assert_eq!(Agent::node_of(&lease).as_deref(), Some("controller"));
         lease.metadata.annotations = None;
-        assert_eq!(Agent::node_of(&lease), None, "the controller's own Lease has the prefix too");
+        assert_eq!(Agent::node_of(&lease), None, "another of that prefix");
     }
 
     #[test]

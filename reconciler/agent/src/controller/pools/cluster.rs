@@ -22,6 +22,7 @@ use super::read::{Change, Heard, Listing, Name, TaintedNode};
 use super::shard::Shard;
 use super::space::Space;
 use super::tally::Named;
+use crate::kubernetes::AGENT_LEASE;
 use crate::overlap::{Overlap, overlaps, seniority};
 
 /// The taint by which somebody says that a node is off and stays off.
@@ -142,7 +143,7 @@ impl Cluster {
                 Change::Is(lease) => self.put_lease(&lease, now),
                 Change::Gone(name) => self.drop_lease(&name.name),
                 Change::Only(names) => {
-                    let lease = |node: &String| format!("{}{node}", super::agents::LEASE_PREFIX);
+                    let lease = |node: &String| format!("{}{node}", AGENT_LEASE);
                     let all: Vec<String> = self.agents.keys().map(lease).collect();
                     let is_there = |name: &String| names.iter().any(|listed| listed.name == *name);
                     all.iter().filter(|name| !is_there(name)).for_each(|name| self.drop_lease(name));
@@ -330,7 +331,7 @@ impl Cluster {
     }
 
     fn drop_lease(&mut self, name: &str) {
-        let Some(node) = name.strip_prefix(super::agents::LEASE_PREFIX) else { return };
+        let Some(node) = name.strip_prefix(AGENT_LEASE) else { return };
         if self.agents.remove(node).is_some() {
             self.dirty.extend(self.pools.keys().cloned());
         }

@@ -12,13 +12,12 @@ use schemas::crd::{SpiderEndpoint, SpiderIPPool, SpiderIPShard};
 use schemas::slot::Holder;
 use serde_json::{Value, json};
 
-use super::agents::LEASE_PREFIX;
 use super::cleanup::{Chore, SlotEdits, is_held};
 use super::read::Name;
 use super::reasons::{Reason, Told};
 use super::shard::Shard;
 use super::upkeep::FINALIZER;
-use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::{AGENT_LEASE, FIELD_MANAGER};
 
 /// An Event's note is no longer than this, in bytes; the API server takes 1 KiB.
 const NOTE: usize = 1000;
@@ -94,7 +93,7 @@ impl Writer {
             Chore::Slots(edits) => self.edit_slots(edits).await,
             Chore::Lease { node, uid, version } => {
                 let leases = Api::<Lease>::namespaced(self.client.clone(), &self.namespace);
-                deleted(leases.delete(&format!("{LEASE_PREFIX}{node}"), &exactly(uid, Some(version))).await)
+                deleted(leases.delete(&format!("{AGENT_LEASE}{node}"), &exactly(uid, Some(version))).await)
             }
             Chore::Waiter { pool, node, text } => {
                 let path = format!("/status/waiting/{}", node.replace('~', "~0").replace('/', "~1"));

@@ -107,7 +107,7 @@ impl World {
     /// 100 s.
     pub(super) fn agent(&mut self, node: &str, epoch: i32) {
         let lease: Lease = serde_json::from_value(json!({
-            "metadata": {"name": format!("dragline-{node}"), "namespace": "kube-system", "uid": "lease", "resourceVersion": "5",
+            "metadata": {"name": format!("dragline-node-{node}"), "namespace": "kube-system", "uid": "lease", "resourceVersion": "5",
                 "annotations": {"dragline.io/node-uid": "u"}},
             "spec": {"leaseTransitions": epoch - 1, "leaseDurationSeconds": 400, "renewTime": format!("{:.6}", self.now.wall)},
         }))
