@@ -217,13 +217,30 @@ impl AgentProcess {
         killed.map(drop).map_err(|error| AgentError::system("killing the agent", error))
     }
 
+    /// SIGSTOP: it stands still, and knows nothing of it.
+    pub fn pause(&self) -> Result<(), AgentError> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(&self) -> Result<(), AgentError> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), AgentError> {
+        let failed = |error: io::Error| AgentError::system(format!("sending the agent {signal}"), error);
+        let pid = self.pid().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let pid = i32::try_from(pid).map_err(|error| failed(io::Error::other(error)))?;
+        kill(Pid::from_raw(pid), signal).map_err(|errno| failed(errno.into()))
+    }
+
     /// SIGTERM, and waits until it has drained.
     pub fn terminate(&mut self) -> Result<ExitStatus, AgentError> {
+        if self.running.is_some() {
+            self.signal(Signal::SIGTERM)?;
+        }
         let Some(mut running) = self.running.take() else { return Ok(ExitStatus::from_raw(0)) };
-        let failed = |error: io::Error| AgentError::system("stopping the agent", error);
-        let pid = i32::try_from(running.child.id()).map_err(|error| failed(io::Error::other(error)))?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|errno| failed(errno.into()))?;
-        running.child.wait().map_err(failed)
+        running.child.wait().map_err(|error| AgentError::system("stopping the agent", error))
     }
 
     /// Starts it again after [`Self::kill`] or [`Self::terminate`], and waits until it is ready.

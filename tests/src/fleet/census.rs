@@ -1,14 +1,14 @@
 //! Whose each address is, by what the shards say.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use schemas::slot::{Slot, Subject};
 use serde_json::Value;
 
 use super::{FleetError, Objects, SPIDERPOOL, Tenure};
 
-/// The shards of one IPv4 pool, read once.
+/// The shards of one pool, read once.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
     holders: BTreeMap<IpAddr, Subject>,
@@ -30,22 +30,22 @@ impl Census {
     fn read(&mut self, shard: &Value) -> Result<(), FleetError> {
         let name = shard["metadata"]["name"].as_str().unwrap_or_default();
         let unclear = || FleetError::shape(format!("shard {name}"), shard);
-        let first = shard["spec"]["first"].as_str().and_then(|first| first.parse::<Ipv4Addr>().ok());
+        let first = shard["spec"]["first"].as_str().and_then(|first| first.parse::<IpAddr>().ok());
         let size = shard["spec"]["size"].as_u64().and_then(|size| u32::try_from(size).ok());
         let (first, size) = first.zip(size).ok_or_else(unclear)?;
         let slots = shard["status"]["slots"].as_array().ok_or_else(unclear)?;
         let width = size / u32::try_from(slots.len()).ok().filter(|count| *count > 0).ok_or_else(unclear)?;
-        let mut start = u32::from(first);
+        let mut start = 0;
         for text in slots {
             match Slot::parse(text.as_str().ok_or_else(unclear)?, width) {
                 Ok(slot) => {
                     for (subject, mask) in slot.parts() {
                         let bits = (0..width).filter(|bit| mask & (1 << bit) != 0);
-                        let addresses = bits.map(|bit| IpAddr::V4(Ipv4Addr::from(start + bit)));
+                        let addresses = bits.map(|bit| after(first, start + bit));
                         self.holders.extend(addresses.map(|address| (address, subject.clone())));
                     }
                 }
-                Err(error) => self.faults.push(format!("{name}, slot of {}: {error}", Ipv4Addr::from(start))),
+                Err(error) => self.faults.push(format!("{name}, slot of {}: {error}", after(first, start))),
             }
             start += width;
         }
@@ -83,6 +83,14 @@ impl Census {
             }
         }
         faults
+    }
+}
+
+/// The address that is so many after that one; those of shards do not end with the family's last one.
+fn after(first: IpAddr, number: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).wrapping_add(number)).into(),
+        IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(number.into())).into(),
     }
 }
 

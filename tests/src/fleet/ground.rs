@@ -11,13 +11,16 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 use netlink::testbed::{End, Netns};
 use serde_json::json;
 
-use super::{FleetError, Objects, Requests, SPIDERPOOL};
+use super::{Controller, FleetError, Objects, Requests, SPIDERPOOL};
 use crate::cluster::{self, Cluster, Kubectl};
 
 /// The rights of an agent, as users apply them.
 const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/agent.yaml");
 /// The agents' service account there.
 const ACCOUNT: (&str, &str) = ("kube-system", "dragline-agent");
+/// The same of a controller.
+const CONTROLLER_RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/controller.yaml");
+const CONTROLLER_ACCOUNT: (&str, &str) = ("kube-system", "dragline-controller");
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const PREFIX: u8 = 16;
 const BRIDGE: &str = "br0";
@@ -34,7 +37,7 @@ pub struct Ground {
     wired: AtomicU16,
     switch: Netns,
     // Held until all that is inside has ended.
-    _server: Netns,
+    server: Netns,
 }
 
 impl Ground {
@@ -52,9 +55,7 @@ impl Ground {
         let kubectl = cluster.kubectl().clone();
         kubectl.apply_crds()?;
         let agents = cluster.service_account(ACCOUNT.0, ACCOUNT.1)?;
-        let rights =
-            fs::read_to_string(RIGHTS).map_err(|error| FleetError::system(format!("reading {RIGHTS}"), error))?;
-        kubectl.apply(&rights)?;
+        kubectl.apply(&read(RIGHTS)?)?;
         let ground = Self {
             objects,
             cluster: Mutex::new(cluster),
@@ -64,7 +65,7 @@ impl Ground {
             agents,
             wired: AtomicU16::new(0),
             switch,
-            _server: server,
+            server,
         };
         ground.declare_coordinator()?;
         Ok(ground)
@@ -113,6 +114,14 @@ impl Ground {
         Ok(netns)
     }
 
+    /// Starts a controller beside the API server, with its own rights alone.
+    pub fn controller(&self) -> Result<Controller, FleetError> {
+        let (namespace, account) = CONTROLLER_ACCOUNT;
+        let kubeconfig = self.cluster().service_account(namespace, account)?;
+        self.kubectl.apply(&read(CONTROLLER_RIGHTS)?)?;
+        Controller::start(&self.server, &kubeconfig, &self.folder)
+    }
+
     /// What the API server has been asked since its start.
     pub fn requests(&self) -> Result<Requests, FleetError> {
         Ok(Requests::count(&self.kubectl)?)
@@ -129,6 +138,10 @@ impl Drop for Ground {
         // The world's own /run: it ends with the world at the latest.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn read(path: &str) -> Result<String, FleetError> {
+    fs::read_to_string(path).map_err(|error| FleetError::system(format!("reading {path}"), error))
 }
 
 /// User and system time of a process, in the kernel's hundredths of a second (proc(5), `stat`).

@@ -8,6 +8,7 @@
 //! Book ────── whose each address is, by what ADD has answered; it finds an address with two owners
 //! Census ──── whose each address is, by what the shards say
 //! Requests ── what the API server has been asked, by its own count
+//! Controller ─ `dragline controller` beside the API server
 //! ```
 //!
 //! There is no kubelet: [`Node::start`] and [`Node::stop`] ask the agent's socket what the plugins would ask, since a
@@ -15,6 +16,7 @@
 
 mod book;
 mod census;
+mod controller;
 mod ground;
 mod node;
 mod objects;
@@ -32,6 +34,7 @@ use serde_json::json;
 
 pub use book::{Book, Tenure};
 pub use census::Census;
+pub use controller::Controller;
 pub use ground::Ground;
 pub use node::{CallError, Node};
 pub use objects::Objects;
@@ -93,6 +96,25 @@ impl FleetError {
 
     fn shape(what: impl Into<String>, found: impl ToString) -> Self {
         Self::Shape { what: what.into(), found: found.to_string() }
+    }
+}
+
+/// Which addresses a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// As the manifests have it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
     }
 }
 
@@ -171,9 +193,14 @@ impl<'a> Fleet<'a> {
         let network = json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderMultusConfig",
             "metadata": {"name": name, "namespace": name},
-            "spec": {"cniType": "macvlan", "macvlan": {"master": ["eth0"], "ippools": {"ipv4": [name]}}},
+            "spec": {"cniType": "macvlan", "macvlan": {"master": ["eth0"], "ippools": {self.family().key(): [name]}}},
         });
         objects.create(&format!("{SPIDERPOOL}/namespaces/{name}/spidermultusconfigs"), &network).map(drop)
+    }
+
+    /// That of its pool.
+    fn family(&self) -> Family {
+        if self.options.subnet.contains(':') { Family::V6 } else { Family::V4 }
     }
 
     /// A further pool.
@@ -199,7 +226,8 @@ impl<'a> Fleet<'a> {
 
     /// What pods of that name are of.
     pub fn application<'n>(&'n self, name: &'n str) -> Application<'n> {
-        Application { namespace: &self.name, name, network: &self.name, pool: &self.name }
+        let family = self.family();
+        Application { namespace: &self.name, name, network: &self.name, pool: &self.name, family }
     }
 
     /// The node of a pod.
@@ -259,7 +287,7 @@ impl<'a> Fleet<'a> {
         let mut endpoints = Vec::new();
         for endpoint in found {
             for ip in endpoint["status"]["current"]["ips"].as_array().into_iter().flatten() {
-                let address = ip["ipv4"].as_str().unwrap_or_default();
+                let address = ip[self.family().key()].as_str().unwrap_or_default();
                 let address = address.split('/').next().unwrap_or_default().to_owned();
                 endpoints.push((endpoint["metadata"]["name"].as_str().unwrap_or_default().to_owned(), address));
             }

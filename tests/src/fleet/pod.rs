@@ -9,7 +9,7 @@ use schemas::name::{AttachmentKey, IfName, NameError, NetworkName};
 use schemas::wire::Place;
 use serde_json::{Value, json};
 
-use super::{FleetError, Objects};
+use super::{Family, FleetError, Objects};
 
 /// The label by which the pods of an application are found.
 const LABEL: &str = "app";
@@ -27,6 +27,8 @@ pub struct Application<'a> {
     pub network: &'a str,
     /// Its pool.
     pub pool: &'a str,
+    /// The pool's family.
+    pub family: Family,
 }
 
 impl Application<'_> {
@@ -59,7 +61,7 @@ impl Application<'_> {
                 "labels": {LABEL: self.name},
                 "annotations": {
                     "k8s.v1.cni.cncf.io/networks": format!("{}/{}", self.namespace, self.network),
-                    "ipam.spidernet.io/ippool": json!({"ipv4": [self.pool]}).to_string(),
+                    "ipam.spidernet.io/ippool": json!({self.family.key(): [self.pool]}).to_string(),
                 },
             },
             "spec": {
@@ -80,6 +82,7 @@ impl Application<'_> {
             node: text(&object["spec"]["nodeName"]),
             network: self.network.to_owned(),
             pool: self.pool.to_owned(),
+            family: self.family,
             sandbox: Mutex::new(None),
         }
     }
@@ -98,6 +101,7 @@ pub struct Pod {
     pub node: String,
     network: String,
     pool: String,
+    family: Family,
     pub(super) sandbox: Mutex<Option<Sandbox>>,
 }
 
@@ -116,10 +120,11 @@ impl Pod {
 
     /// The pool that its network names.
     pub(super) fn ipam(&self) -> SpiderpoolIpam {
+        let pools = |family: Family| if family == self.family { vec![self.pool.clone()] } else { Vec::new() };
         SpiderpoolIpam {
             plugin: "spiderpool".into(),
-            default_ipv4_ippool: vec![self.pool.clone()],
-            default_ipv6_ippool: Vec::new(),
+            default_ipv4_ippool: pools(Family::V4),
+            default_ipv6_ippool: pools(Family::V6),
             clean_gateway: false,
             match_master_subnet: false,
             agent_socket: None,

@@ -1,5 +1,7 @@
 //! A node that ran Spiderpool becomes dragline's, and its pods notice nothing.
 
+mod afterwards;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,8 @@ use tests::cluster::{Cluster, Kubectl};
 use crate::bed::alone;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![alone("adopt::a_node_of_spiderpool_becomes_draglines", adopted)]
+    let own = vec![alone("adopt::a_node_of_spiderpool_becomes_draglines", adopted)];
+    [own, afterwards::trials()].into_iter().flatten().collect()
 }
 
 const NODE: &str = "adopt-a";

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
+use crate::cluster::Standing;
 use crate::ledger::{PoolCounts, SandboxRecords, Update};
 use crate::selection::{self, Candidates, Selection};
 use crate::worker::Cause;
@@ -142,15 +143,15 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     }
     // Why only pods that have had an address get one, if so.
     let mut only_own = None;
-    if let Some(cluster) = &agent.cluster {
-        let standing = cluster.standing();
-        if let Err(reason) = standing.may_give(agent.kernel.boot_id(), cluster.config.lease_ttl) {
-            let error = CniError::new(CniError::TRY_AGAIN, format!("no new addresses are given: {reason}"));
-            if !standing.is_node() {
-                return Err(refuse(error));
-            }
-            only_own = Some(error);
+    let standing = agent.cluster.as_ref().map_or(Standing::Unknown, |cluster| cluster.standing());
+    if let Some(cluster) = &agent.cluster
+        && let Err(reason) = standing.may_give(agent.kernel.boot_id(), cluster.config.lease_ttl)
+    {
+        let error = CniError::new(CniError::TRY_AGAIN, format!("no new addresses are given: {reason}"));
+        if !standing.is_node() {
+            return Err(refuse(error));
         }
+        only_own = Some(error);
     }
     let catalogue = agent.catalogue();
     let request = selection::Request {
@@ -164,7 +165,7 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         .map_err(|error| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string())))?;
     let mut given = Given::default();
     for candidates in &selection.families {
-        let Some((pool, address)) = reserve(agent, place, candidates, only_own.is_some()) else {
+        let Some((pool, address)) = reserve(agent, place, candidates, &standing, only_own.is_some()) else {
             given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
             return Err(only_own.map_or_else(|| exhausted(agent, place, candidates), refuse));
         };
@@ -177,12 +178,18 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     Ok(given)
 }
 
-fn reserve(agent: &Agent, place: &Place, candidates: &Candidates, only_own: bool) -> Option<(String, IpAddr)> {
+fn reserve(
+    agent: &Agent,
+    place: &Place,
+    candidates: &Candidates,
+    standing: &Standing,
+    only_own: bool,
+) -> Option<(String, IpAddr)> {
     let user = cooling::user(&place.pod, place.key.ifname.as_str());
     let may_give = |pool: &str, address| match &agent.cluster {
         None => true,
         Some(cluster) if only_own => cluster.tenants.give_again(pool, address),
-        Some(cluster) => cluster.tenants.give(pool, address),
+        Some(cluster) => cluster.tenants.give(pool, address, standing),
     };
     let reserve = |pool: &String| agent.ledger.reserve(pool, &user, only_own, |address| may_give(pool, address));
     candidates.pools.iter().find_map(|pool| Some((pool.clone(), reserve(pool)?)))

@@ -143,6 +143,14 @@ impl Standing {
     }
 }
 
+#[cfg(test)]
+impl Standing {
+    /// In contact at this moment.
+    pub(super) fn held(holder: Holder, absences: u64) -> Self {
+        Self::Held { holder, contact: Contact::now(""), absences }
+    }
+}
+
 impl State {
     /// As what the agent stands in the cluster now.
     pub fn standing(&self) -> Standing {

@@ -5,10 +5,12 @@
 //! foreign objects an agent is weighed with (0 leaves it out).
 
 mod apart;
+mod asleep;
 mod churn;
 mod first;
 mod memory;
 mod storm;
+mod suspects;
 mod twins;
 mod writes;
 
@@ -26,7 +28,7 @@ use tests::fleet::{Book, CallError, Fleet, FleetError, Ground, Options, Pod};
 use crate::bed::{eventually, starting};
 
 /// Whoever has no address then has starved. An address whose release was not answered rests for 75 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// ADDs of a node on their way at once.
 const AT_ONCE: usize = 4;
 
@@ -36,8 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         churn::trials(),
         writes::trials(),
         storm::trials(),
+        suspects::trials(),
         twins::trials(),
         apart::trials(),
+        asleep::trials(),
         memory::trials(),
     ];
     trials.into_iter().flatten().collect()
@@ -77,7 +81,7 @@ fn beside_others(name: &'static str, test: fn(&Ground)) -> Trial {
 }
 
 /// A trial that has its ground alone.
-fn alone(name: &'static str, short: &'static str, test: fn(&Ground)) -> Trial {
+pub(crate) fn alone(name: &'static str, short: &'static str, test: fn(&Ground)) -> Trial {
     starting(name, move |folder| {
         test(&prepare(short, folder)?);
         Ok(())
@@ -92,7 +96,7 @@ fn prepare(name: &str, folder: &Path) -> Result<Ground, ClusterError> {
 }
 
 /// A pool of so many addresses, from `10.NET.1.0` on.
-fn pool(net: u8, addresses: u32, nodes: usize) -> Options {
+pub(crate) fn pool(net: u8, addresses: u32, nodes: usize) -> Options {
     let last = addresses - 1 + 256;
     let last = format!("10.{net}.{}.{}", last / 256, last % 256);
     Options {
@@ -147,13 +151,13 @@ fn stop_all(fleet: &Fleet<'_>, book: &Book, pods: &[Pod]) {
 
 /// The book is right, and the shards agree with it.
 #[track_caller]
-fn assert_right(fleet: &Fleet<'_>, book: &Book) {
+pub(crate) fn assert_right(fleet: &Fleet<'_>, book: &Book) {
     let faults = fleet.faults(book).unwrap();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 /// In the end the SpiderEndpoints say what the book says.
-fn assert_shown(fleet: &Fleet<'_>, book: &Book) {
+pub(crate) fn assert_shown(fleet: &Fleet<'_>, book: &Book) {
     let held = book.held();
     let mut wanted: Vec<(String, String)> = held
         .iter()
@@ -170,7 +174,7 @@ fn assert_shown(fleet: &Fleet<'_>, book: &Book) {
 
 /// The agent's own words.
 #[track_caller]
-fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError>) -> String {
+pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError>) -> String {
     match outcome.unwrap_err() {
         CallError::Refused(error) => error.to_string(),
         error => panic!("{error}"),

@@ -6,16 +6,26 @@ use std::net::IpAddr;
 use plan::lease::Tenant;
 use plan::lease::tenant::Now;
 
+use super::Standing;
+
 /// See the module.
 pub(super) struct Keeper {
     pub(super) tenant: Tenant,
     used: BTreeSet<IpAddr>,
+    /// How often the API server had been away for long when the tenant moved in.
+    absences: u64,
 }
 
 impl Keeper {
     /// With the addresses that the tenant knows as used.
-    pub(super) fn new(tenant: Tenant, used: BTreeSet<IpAddr>) -> Self {
-        Self { tenant, used }
+    pub(super) fn new(tenant: Tenant, used: BTreeSet<IpAddr>, absences: u64) -> Self {
+        Self { tenant, used, absences }
+    }
+
+    /// Whether the tenant is of that standing: of the same incarnation, and with no absence since it moved in.
+    pub(super) fn is_of(&self, standing: &Standing) -> bool {
+        matches!(standing, Standing::Held { holder, absences, .. }
+            if holder == self.tenant.holder() && *absences == self.absences)
     }
 
     /// Whether a pod may have this address; from then on it has it.
@@ -55,5 +65,28 @@ impl Keeper {
     /// The addresses that pods have.
     pub(super) fn used(&self) -> BTreeSet<IpAddr> {
         self.used.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plan::lease::tenant::Recorded;
+    use plan::lease::{Layout, Windows};
+    use schemas::slot::Holder;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_of_before_an_absence_or_of_another_incarnation_is_not_the_one_that_is_meant() {
+        let holder = |epoch| Holder::new("a", epoch).unwrap();
+        let address: IpAddr = "10.6.0.1".parse().unwrap();
+        let windows = Windows::new(Layout::new("10.6.0.0/24".parse().unwrap(), 64).unwrap(), &[(address, address)]);
+        let now = Now { ms: 0, unix: 0 };
+        let tenant = Tenant::new(holder(2), windows, [(address, Recorded::Spare)], now, 1);
+        let mut keeper = Keeper::new(tenant, BTreeSet::new(), 3);
+        assert!(!keeper.is_of(&Standing::held(holder(2), 4)), "its addresses may be others' by now");
+        assert!(!keeper.is_of(&Standing::held(holder(3), 3)));
+        assert!(!keeper.is_of(&Standing::Unknown));
+        assert!(keeper.is_of(&Standing::held(holder(2), 3)) && keeper.give(address));
     }
 }

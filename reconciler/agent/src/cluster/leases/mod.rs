@@ -3,7 +3,8 @@
 //!
 //! An address is given to a pod only if three agree: the ledger (it is recorded as leased, and nobody's), the tenant (it is
 //! spare, and not on its way back), and the agent's standing (it is the node, and has been in contact). Tenants are asked
-//! inside the ledger's own lock, so that no address is given and given up at once.
+//! inside the ledger's own lock, so that no address is given and given up at once; and as of the standing that was looked
+//! at, since a tenant learns later than the agent that the node has been away and its addresses may be others' now.
 
 mod keeper;
 pub(crate) mod requests;
@@ -45,9 +46,10 @@ impl Tenants {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a pod may have this address of the pool now; from then on it has it.
-    pub fn give(&self, pool: &str, address: IpAddr) -> bool {
-        self.keepers().get_mut(pool).is_some_and(|keeper| keeper.give(address))
+    /// Whether a pod may have this address of the pool now, while the agent stands like that; from then on it has it.
+    pub fn give(&self, pool: &str, address: IpAddr, standing: &Standing) -> bool {
+        let mut keepers = self.keepers();
+        keepers.get_mut(pool).filter(|keeper| keeper.is_of(standing)).is_some_and(|keeper| keeper.give(address))
     }
 
     /// Whether the pod that had this address last may have it again now, whatever the agent's standing; from then on it

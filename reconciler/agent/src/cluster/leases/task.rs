@@ -163,9 +163,12 @@ impl Task {
         let (holder, windows) = (self.input.holder.clone(), self.input.windows.clone());
         let mut tenant = Tenant::new(holder, windows, recorded, self.now(), u64::from_le_bytes(seed));
         tenant.fence(self.input.is_fenced || self.is_doubtful);
+        let absences = self.input.absences;
         self.cluster(|cluster| {
-            cluster.tenants.keepers().insert(self.pool.clone(), Keeper::new(tenant, used));
+            cluster.tenants.keepers().insert(self.pool.clone(), Keeper::new(tenant, used, absences));
         });
+        // Who was told that there is none, while there was no tenant, asks this one.
+        self.agent.ledger.wake();
         Ok(())
     }
 
