@@ -112,6 +112,7 @@ pub struct AgentProcess {
     program: PathBuf,
     node: PathBuf,
     settings: Settings,
+    variables: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -132,7 +133,7 @@ impl AgentProcess {
 
     /// One that is not started yet.
     pub fn stopped(program: &Path, node: &Netns, settings: Settings) -> Self {
-        Self { program: program.to_owned(), node: node.path().into(), settings, running: None }
+        Self { program: program.to_owned(), node: node.path().into(), settings, variables: Vec::new(), running: None }
     }
 
     /// Starts it, without waiting for anything. One that runs already is killed first.
@@ -184,6 +185,7 @@ impl AgentProcess {
             .args(settings.source.arguments())
             .args(["--http", &format!("{}:{}", HTTP.0, HTTP.1)])
             .args(&settings.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -217,30 +219,24 @@ impl AgentProcess {
         killed.map(drop).map_err(|error| AgentError::system("killing the agent", error))
     }
 
-    /// SIGSTOP: it stands still, and knows nothing of it.
-    pub fn pause(&self) -> Result<(), AgentError> {
-        self.signal(Signal::SIGSTOP)
+    /// SIGTERM, and waits until it has drained.
+    pub fn terminate(&mut self) -> Result<ExitStatus, AgentError> {
+        self.signal(Signal::SIGTERM)?;
+        let Some(mut running) = self.running.take() else { return Ok(ExitStatus::from_raw(0)) };
+        running.child.wait().map_err(|error| AgentError::system("stopping the agent", error))
     }
 
-    /// Ends [`Self::pause`].
-    pub fn resume(&self) -> Result<(), AgentError> {
-        self.signal(Signal::SIGCONT)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<(), AgentError> {
-        let failed = |error: io::Error| AgentError::system(format!("sending the agent {signal}"), error);
-        let pid = self.pid().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    /// Sends its process a signal, if it runs: SIGSTOP and SIGCONT.
+    pub fn signal(&self, signal: Signal) -> Result<(), AgentError> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        let failed = |error: io::Error| AgentError::system("sending the agent a signal", error);
         let pid = i32::try_from(pid).map_err(|error| failed(io::Error::other(error)))?;
         kill(Pid::from_raw(pid), signal).map_err(|errno| failed(errno.into()))
     }
 
-    /// SIGTERM, and waits until it has drained.
-    pub fn terminate(&mut self) -> Result<ExitStatus, AgentError> {
-        if self.running.is_some() {
-            self.signal(Signal::SIGTERM)?;
-        }
-        let Some(mut running) = self.running.take() else { return Ok(ExitStatus::from_raw(0)) };
-        running.child.wait().map_err(|error| AgentError::system("stopping the agent", error))
+    /// From the next start on the agent has this variable in its environment.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts it again after [`Self::kill`] or [`Self::terminate`], and waits until it is ready.

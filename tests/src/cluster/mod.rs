@@ -10,15 +10,18 @@
 //! RBAC holds. There is no scheduler and no kubelet: pods are what somebody writes, and nothing runs in them.
 
 mod error;
+mod etcd;
 mod kubectl;
 mod options;
-mod process;
+pub(crate) mod process;
 mod programs;
+mod relay;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -33,6 +36,7 @@ pub use options::{Durability, Options};
 use options::{api_server_arguments, certificates, etcd_arguments};
 use process::{Home, Process};
 pub use programs::{Build, Programs};
+use relay::Relay;
 
 /// Names the kubeconfig of a cluster that is used instead of one of our own.
 pub const KUBECONFIG: &str = "KUBECONFIG";
@@ -67,7 +71,9 @@ struct Own {
     api_server: Option<Process>,
     api_server_arguments: Vec<String>,
     etcd: Option<Process>,
+    etcd_address: SocketAddr,
     etcd_arguments: Vec<String>,
+    relay: Option<Relay>,
 }
 
 impl Cluster {
@@ -84,13 +90,18 @@ impl Cluster {
         let tokens = folder.join("tokens.csv");
         fs::write(&tokens, format!("{token},admin,admin,{ADMINS}\n"))
             .map_err(|error| ClusterError::system(format!("writing {}", tokens.display()), error))?;
+        let relay = options.is_etcd_far.then(|| Relay::start(&home, etcd)).transpose();
+        let relay = relay.map_err(|error| ClusterError::system("starting a relay to etcd", error))?;
+        let storage = relay.as_ref().map_or(etcd, |relay| relay.address);
         let own = Own {
             address,
             controllers: None,
             api_server: None,
-            api_server_arguments: api_server_arguments(folder, address, etcd, options),
+            api_server_arguments: api_server_arguments(folder, address, storage, options),
             etcd: None,
+            etcd_address: etcd,
             etcd_arguments: etcd_arguments(folder, etcd, options.durability),
+            relay,
             programs: programs.clone(),
         };
         let admin = Kubectl {
@@ -229,6 +240,22 @@ impl Cluster {
     /// Ends [`Self::pause_etcd`].
     pub fn resume_etcd(&mut self) -> Result<(), ClusterError> {
         signal(self.own("resuming etcd")?.etcd.as_ref(), Signal::SIGCONT)
+    }
+
+    /// From now on all that the API server and etcd say to each other arrives so much later, each way. Only where
+    /// [`Options::is_etcd_far`].
+    pub fn delay_etcd(&mut self, delay: Range<Duration>) -> Result<(), ClusterError> {
+        const WHAT: &str = "delaying etcd";
+        let relay = self.own(WHAT)?.relay.as_ref();
+        relay.ok_or(ClusterError::NotOurs { what: WHAT }).map(|relay| relay.delay(delay))
+    }
+
+    /// Has etcd forget what was before the present revision, which it tells. An API server that runs goes on serving what
+    /// it has in memory; one that is started afterwards knows nothing older.
+    pub fn compact_etcd(&mut self) -> Result<u64, ClusterError> {
+        let home = self.admin.home.clone();
+        let etcd = self.own("compacting etcd")?.etcd_address;
+        home.run(|| etcd::compact(etcd)).map_err(|error| ClusterError::system("compacting etcd", error))
     }
 
     /// Starts the controller manager with these controllers (`garbagecollector`, `namespace`, ...) and waits for

@@ -12,6 +12,8 @@ pub struct Options {
     pub durability: Durability,
     /// Further arguments of kube-apiserver; the last of equal ones counts.
     pub api_server: Vec<String>,
+    /// The API server reaches etcd by a way on which it can be delayed.
+    pub is_etcd_far: bool,
 }
 
 /// When etcd acknowledges a write.
@@ -25,7 +27,12 @@ pub enum Durability {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST, durability: Durability::Process, api_server: Vec::new() }
+        Self {
+            address: Ipv4Addr::LOCALHOST,
+            durability: Durability::Process,
+            api_server: Vec::new(),
+            is_etcd_far: false,
+        }
     }
 }
 

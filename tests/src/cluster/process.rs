@@ -22,18 +22,18 @@ const LOG_LINES: usize = 12;
 
 /// The network namespace that all of a cluster's processes are in.
 #[derive(Debug, Clone)]
-pub(super) struct Home(Arc<File>);
+pub(crate) struct Home(Arc<File>);
 
 impl Home {
     /// The calling thread's.
-    pub(super) fn here() -> Result<Self, ClusterError> {
+    pub(crate) fn here() -> Result<Self, ClusterError> {
         let opened = File::open("/proc/thread-self/ns/net");
         let file = opened.map_err(|error| ClusterError::system("opening the thread's network namespace", error))?;
         Ok(Self(Arc::new(file)))
     }
 
     /// Runs it in there.
-    pub(super) fn run<T: Send>(&self, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         if self.is_here()? {
             return inside();
         }
@@ -47,7 +47,7 @@ impl Home {
     }
 
     /// Only where it is needed: it takes CAP_SYS_ADMIN.
-    fn enter(&self) -> io::Result<()> {
+    pub(crate) fn enter(&self) -> io::Result<()> {
         if self.is_here()? { Ok(()) } else { Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?) }
     }
 
@@ -58,7 +58,7 @@ impl Home {
 }
 
 /// Runs a program to its end with that text on standard input.
-pub(super) fn output(command: &mut Command, stdin: &str) -> io::Result<Output> {
+pub(crate) fn output(command: &mut Command, stdin: &str) -> io::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pipe = child.stdin.take();
     thread::scope(|scope| {
@@ -72,7 +72,7 @@ pub(super) fn output(command: &mut Command, stdin: &str) -> io::Result<Output> {
 
 /// A server. It is killed when this is dropped, and when the process that started it dies.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: &'static str,
     log: PathBuf,
@@ -82,7 +82,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts it; what it says is appended to the log.
-    pub(super) fn start(
+    pub(crate) fn start(
         home: &Home,
         name: &'static str,
         program: &Path,
@@ -119,12 +119,12 @@ impl Process {
         Ok(Self { child, name, log: log.to_owned(), _keeper: keeper })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// An error when it has ended by itself.
-    pub(super) fn is_alive(&mut self) -> Result<(), ClusterError> {
+    pub(crate) fn is_alive(&mut self) -> Result<(), ClusterError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(ClusterError::Ended { program: self.name.into(), status, log: self.log_end() }),
@@ -133,19 +133,26 @@ impl Process {
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub(super) fn kill(&mut self) -> Result<(), ClusterError> {
+    pub(crate) fn kill(&mut self) -> Result<(), ClusterError> {
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map(drop).map_err(|error| ClusterError::system(format!("killing {}", self.name), error))
     }
 
-    pub(super) fn signal(&self, signal: Signal) -> Result<(), ClusterError> {
+    /// SIGTERM, and waits until it has ended.
+    pub(crate) fn terminate(&mut self) -> Result<(), ClusterError> {
+        self.signal(Signal::SIGTERM)?;
+        let ended = self.child.wait();
+        ended.map(drop).map_err(|error| ClusterError::system(format!("waiting for the end of {}", self.name), error))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), ClusterError> {
         let failed = |error: io::Error| ClusterError::system(format!("sending {signal} to {}", self.name), error);
         let pid = i32::try_from(self.pid()).map_err(|error| failed(io::Error::other(error)))?;
         signal::kill(Pid::from_raw(pid), signal).map_err(|errno| failed(errno.into()))
     }
 
     /// The last lines of its log.
-    pub(super) fn log_end(&self) -> String {
+    pub(crate) fn log_end(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();

@@ -18,12 +18,15 @@ use crate::cluster::{self, Cluster, Kubectl};
 const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/agent.yaml");
 /// The agents' service account there.
 const ACCOUNT: (&str, &str) = ("kube-system", "dragline-agent");
-/// The same of a controller.
-const CONTROLLER_RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/controller.yaml");
-const CONTROLLER_ACCOUNT: (&str, &str) = ("kube-system", "dragline-controller");
+/// The same of the controller.
+const CONTROLLERS_RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/controller.yaml");
+/// Its service account there.
+const CONTROLLERS_ACCOUNT: (&str, &str) = ("kube-system", "dragline-controller");
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const PREFIX: u8 = 16;
 const BRIDGE: &str = "br0";
+/// The switch's port to which the API server is plugged.
+const SERVER_PORT: &str = "server";
 
 /// An API server in a network namespace of its own, and a switch by which nodes reach it.
 pub struct Ground {
@@ -34,6 +37,7 @@ pub struct Ground {
     name: String,
     folder: PathBuf,
     agents: PathBuf,
+    controllers: Mutex<Option<PathBuf>>,
     wired: AtomicU16,
     switch: Netns,
     // Held until all that is inside has ended.
@@ -44,18 +48,23 @@ impl Ground {
     /// Starts it, with the API server's files in that folder; and declares the project's kinds, the agents' rights and a
     /// coordinator.
     pub fn prepare(name: &str, folder: &Path) -> Result<Self, FleetError> {
+        Self::prepare_with(name, folder, cluster::Options::default())
+    }
+
+    /// The same with an API server that is started in another way; its address is the ground's all the same.
+    pub fn prepare_with(name: &str, folder: &Path, options: cluster::Options) -> Result<Self, FleetError> {
         let (server, switch) = (Netns::create(&format!("{name}-api"))?, Netns::create(&format!("{name}-switch"))?);
         let mut scene = switch.scene()?;
         scene.bridge(BRIDGE)?;
         scene.up(BRIDGE)?;
-        plug(&switch, "server", &server, SERVER)?;
-        let options = cluster::Options { address: SERVER, ..cluster::Options::default() };
+        plug(&switch, SERVER_PORT, &server, SERVER)?;
+        let options = cluster::Options { address: SERVER, ..options };
         let cluster = server.run(|| Cluster::start(folder, &options))??;
         let objects = Objects::connect(&server, cluster.kubeconfig())?;
         let kubectl = cluster.kubectl().clone();
         kubectl.apply_crds()?;
         let agents = cluster.service_account(ACCOUNT.0, ACCOUNT.1)?;
-        kubectl.apply(&read(RIGHTS)?)?;
+        apply(&kubectl, RIGHTS)?;
         let ground = Self {
             objects,
             cluster: Mutex::new(cluster),
@@ -63,6 +72,7 @@ impl Ground {
             name: name.to_owned(),
             folder: format!("/run/dragline-{name}").into(),
             agents,
+            controllers: Mutex::new(None),
             wired: AtomicU16::new(0),
             switch,
             server,
@@ -90,6 +100,17 @@ impl Ground {
         &self.agents
     }
 
+    /// The controllers' kubeconfig.
+    pub(super) fn controllers(&self) -> Result<PathBuf, FleetError> {
+        let mut known = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let kubeconfig = self.cluster().service_account(CONTROLLERS_ACCOUNT.0, CONTROLLERS_ACCOUNT.1)?;
+        apply(&self.kubectl, CONTROLLERS_RIGHTS)?;
+        Ok(known.insert(kubeconfig).clone())
+    }
+
     /// Where the fleets' files are: below `/run`, since the names of sockets are to be short.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
@@ -105,21 +126,31 @@ impl Ground {
         &self.kubectl
     }
 
-    /// A namespace for a node, with an address on the switch.
-    pub(super) fn wire(&self, place: &str) -> Result<Netns, FleetError> {
+    /// A namespace for a node or a controller, with an address on the switch.
+    pub(super) fn wire(&self, place: &str) -> Result<(Netns, Ipv4Addr), FleetError> {
         let netns = Netns::create(&format!("{}-{place}", self.name))?;
         let number = self.wired.fetch_add(1, Ordering::Relaxed);
         let [high, low] = number.to_be_bytes();
-        plug(&self.switch, &format!("node{number}"), &netns, Ipv4Addr::new(10, 99, high + 1, low))?;
-        Ok(netns)
+        let address = Ipv4Addr::new(10, 99, high + 1, low);
+        plug(&self.switch, &format!("node{number}"), &netns, address)?;
+        Ok((netns, address))
     }
 
-    /// Starts a controller beside the API server, with its own rights alone.
+    /// Cuts everybody off from the API server: what is sent is lost. What ends while this lasts has ended without anybody's
+    /// being told, as when a machine loses power: a kernel that lives on would tell it as soon as it can.
+    pub fn cut(&self) -> Result<(), FleetError> {
+        self.server.set_sysctl("net/ipv4/tcp_orphan_retries", "1")?;
+        Ok(self.switch.scene()?.down(SERVER_PORT)?)
+    }
+
+    /// Ends [`Self::cut`].
+    pub fn mend(&self) -> Result<(), FleetError> {
+        Ok(self.switch.scene()?.up(SERVER_PORT)?)
+    }
+
+    /// Starts a controller, with its own rights alone.
     pub fn controller(&self) -> Result<Controller, FleetError> {
-        let (namespace, account) = CONTROLLER_ACCOUNT;
-        let kubeconfig = self.cluster().service_account(namespace, account)?;
-        self.kubectl.apply(&read(CONTROLLER_RIGHTS)?)?;
-        Controller::start(&self.server, &kubeconfig, &self.folder)
+        Controller::start(self, "one")
     }
 
     /// What the API server has been asked since its start.
@@ -140,16 +171,18 @@ impl Drop for Ground {
     }
 }
 
-fn read(path: &str) -> Result<String, FleetError> {
-    fs::read_to_string(path).map_err(|error| FleetError::system(format!("reading {path}"), error))
-}
-
 /// User and system time of a process, in the kernel's hundredths of a second (proc(5), `stat`).
 fn processor_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 10))
+}
+
+/// Applies a file as it is.
+fn apply(kubectl: &Kubectl, file: &str) -> Result<(), FleetError> {
+    let text = fs::read_to_string(file).map_err(|error| FleetError::system(format!("reading {file}"), error))?;
+    Ok(kubectl.apply(&text).map(drop)?)
 }
 
 fn plug(switch: &Netns, port: &str, netns: &Netns, address: Ipv4Addr) -> Result<(), FleetError> {

@@ -4,11 +4,12 @@
 //! Ground ──── the API server in a namespace of its own, a switch, the project's kinds, the agents' rights
 //! Objects ─── many objects at once, faster than kubectl
 //! Fleet ───── nodes: a namespace, a Node object and an agent each; pools and networks
+//! Controller  a controller in a namespace of its own
+//! Clock ───── what an agent or a controller takes for the time of day
 //! Pod ─────── a pod as the API server has it, and its sandboxes as a kubelet makes them
 //! Book ────── whose each address is, by what ADD has answered; it finds an address with two owners
 //! Census ──── whose each address is, by what the shards say
 //! Requests ── what the API server has been asked, by its own count
-//! Controller ─ `dragline controller` beside the API server
 //! ```
 //!
 //! There is no kubelet: [`Node::start`] and [`Node::stop`] ask the agent's socket what the plugins would ask, since a
@@ -16,6 +17,7 @@
 
 mod book;
 mod census;
+mod clock;
 mod controller;
 mod ground;
 mod node;
@@ -34,6 +36,7 @@ use serde_json::json;
 
 pub use book::{Book, Tenure};
 pub use census::Census;
+pub use clock::Clock;
 pub use controller::Controller;
 pub use ground::Ground;
 pub use node::{CallError, Node};
@@ -173,7 +176,7 @@ impl<'a> Fleet<'a> {
         if place == node_name {
             self.ground.objects.create("/api/v1/nodes", &node)?;
         }
-        let netns = self.ground.wire(place)?;
+        let (netns, _) = self.ground.wire(place)?;
         let folder = self.folder.join(place);
         fs::create_dir_all(&folder)
             .map_err(|error| FleetError::system(format!("making {}", folder.display()), error))?;

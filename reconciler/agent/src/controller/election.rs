@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{DefaultBackoff, watch_object};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, LeaseParams};
+use serde_json::json;
+use tokio::time::Instant;
 
 use super::health::Health;
 
@@ -19,6 +22,8 @@ const DURATION: u64 = 15;
 /// How long before its end it is renewed, in seconds. One attempt, as long as the election's client waits, must fit
 /// twice.
 const GRACE: u64 = 9;
+/// After this time in which it was not seen to be renewed, which is done every six seconds, a Lease has no holder.
+const UNRENEWED: Duration = Duration::from_secs(DURATION + 3);
 /// What the API server takes as a field manager's name.
 const MAX_FIELD_MANAGER: usize = 128;
 /// A free Lease is taken in less.
@@ -121,25 +126,61 @@ impl Candidate<'_> {
         }
     }
 
-    /// Completes when the Lease is free and is not being taken.
+    /// Completes when the Lease is free and is not being taken. One that nobody renews is made free, whatever the time says
+    /// until which it holds: its holder's clock may be hours ahead of this one.
     async fn given_back(&self) {
         let api: Api<Lease> = Api::namespaced(self.watching.clone(), self.namespace);
         let mut seen = Box::pin(watch_object(api, LEASE).default_backoff());
-        let mut was_held = false;
-        while let Some(event) = seen.next().await {
+        let mut held: Option<(String, Instant)> = None;
+        loop {
+            let unrenewed = async {
+                match &held {
+                    Some((_, since)) => tokio::time::sleep_until(*since + UNRENEWED).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                event = seen.next() => event,
+                () = unrenewed => {
+                    if let Some((version, since)) = &mut held {
+                        self.free(version).await;
+                        // It is free now, which is seen, or has been renewed, or nobody can be asked.
+                        *since = Instant::now();
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else { return std::future::pending().await };
             // Without seeing it, one waits for its end.
             let Ok(lease) = event else { continue };
+            let version = lease.as_ref().and_then(ResourceExt::resource_version).unwrap_or_default();
             let is_held = lease.and_then(|lease| lease.spec?.holder_identity).is_some();
             if !is_held {
-                if !was_held {
+                if held.is_none() {
                     // It is being taken, or it was given back before this looked and is believed to be held.
                     tokio::time::sleep(TAKEN).await;
                 }
                 return;
             }
-            was_held = true;
+            if held.as_ref().is_none_or(|(known, _)| *known != version) {
+                held = Some((version, Instant::now()));
+            }
         }
-        std::future::pending().await
+    }
+
+    /// Takes the Lease from its holder, unless it has been written since.
+    async fn free(&self, version: &str) {
+        tracing::warn!("the Lease {LEASE} has not been renewed for {UNRENEWED:?}: it is taken from its holder");
+        let nobody = json!({
+            "metadata": {"resourceVersion": version},
+            "spec": {"holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null},
+        });
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), self.namespace);
+        match api.patch(LEASE, &PatchParams::default(), &Patch::Merge(nobody)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            Err(error) => tracing::warn!(%error, "the Lease {LEASE} cannot be taken from its holder"),
+        }
     }
 }
 

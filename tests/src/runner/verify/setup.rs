@@ -18,7 +18,7 @@ struct Package {
     files: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "iproute2",
         what_for: "ip, the independent witness of what stands in the kernel",
@@ -38,6 +38,14 @@ const PACKAGES: [Package; 7] = [
         name: "strace",
         what_for: "the record of a writer's system calls, of which power cuts are made",
         files: &["/usr/bin/strace", "/bin/strace"],
+    },
+    Package {
+        name: "libfaketime",
+        what_for: "clocks that jump",
+        files: &[
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        ],
     },
     Package {
         name: "qemu-system-x86",

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::fleet::{Book, CallError, Fleet, Ground, Options};
 
@@ -30,7 +31,7 @@ fn sleeps(ground: &Ground) {
         let has = counts.get(&sleeper.name).copied().unwrap_or(0);
         if has >= WANTING { Ok(()) } else { Err(format!("{counts:?}")) }
     });
-    sleeper.agent().pause().unwrap();
+    sleeper.agent().signal(Signal::SIGSTOP).unwrap();
 
     // For the cluster it is gone, and its pods are: another node has all there are.
     fleet.application("wanting").delete(&ground.objects).unwrap();
@@ -61,7 +62,7 @@ fn sleeps(ground: &Ground) {
                 }
             });
         }
-        sleeper.agent().resume().unwrap();
+        sleeper.agent().signal(Signal::SIGCONT).unwrap();
     });
     assert_right(&fleet, &book);
 

@@ -6,12 +6,20 @@
 
 mod apart;
 mod asleep;
+mod audit;
 mod churn;
+mod clock;
+mod controllers;
 mod first;
 mod memory;
+mod million;
+mod slow;
+mod stale;
 mod storm;
 mod suspects;
+mod traffic;
 mod twins;
+mod waiter;
 mod writes;
 
 use std::env;
@@ -22,8 +30,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use tests::cluster::ClusterError;
-use tests::fleet::{Book, CallError, Fleet, FleetError, Ground, Options, Pod};
+use tests::cluster::{self, ClusterError};
+use tests::fleet::{Book, CallError, Fleet, FleetError, Ground, Node, Options, Pod};
 
 use crate::bed::{eventually, starting};
 
@@ -39,6 +47,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         writes::trials(),
         storm::trials(),
         suspects::trials(),
+        stale::trials(),
+        controllers::trials(),
+        million::trials(),
+        slow::trials(),
+        clock::trials(),
+        waiter::trials(),
         twins::trials(),
         apart::trials(),
         asleep::trials(),
@@ -89,7 +103,11 @@ pub(crate) fn alone(name: &'static str, short: &'static str, test: fn(&Ground)) 
 }
 
 fn prepare(name: &str, folder: &Path) -> Result<Ground, ClusterError> {
-    Ground::prepare(name, folder).map_err(|error| match error {
+    prepare_with(name, folder, cluster::Options::default())
+}
+
+fn prepare_with(name: &str, folder: &Path, options: cluster::Options) -> Result<Ground, ClusterError> {
+    Ground::prepare_with(name, folder, options).map_err(|error| match error {
         FleetError::Cluster(error) => error,
         error => panic!("{error}"),
     })
@@ -130,13 +148,18 @@ fn start_all(fleet: &Fleet<'_>, book: &Book, pods: &[Pod]) -> Vec<(IpAddr, Durat
         .filter_map(|(pod, outcome)| Some(format!("{} on {}: {}", pod.name, pod.node, outcome.as_ref().err()?)))
         .collect();
     let holders = || fleet.census().map(|census| census.counts()).unwrap_or_default();
+    let tell = |node: &Node| {
+        let asked = |kind: &str| node.agent().ask(&["get", kind]).unwrap_or_else(|error| error.to_string());
+        format!("\n{}:\n{}\n{}\n{}", node.name, asked("attachments"), asked("leases"), node.agent().log_end())
+    };
     assert!(
         starved.is_empty(),
-        "{} of {} pods starve while addresses are held by {:?}:\n{}",
+        "{} of {} pods starve while addresses are held by {:?}:\n{}{}",
         starved.len(),
         pods.len(),
         holders(),
-        starved.join("\n")
+        starved.join("\n"),
+        fleet.nodes.iter().map(tell).collect::<String>(),
     );
     outcomes.into_iter().flatten().collect()
 }

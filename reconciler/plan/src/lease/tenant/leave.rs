@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use schemas::slot::Holder;
 
-use super::{Action, Now, Request, State, Tenant};
+use super::{Action, Now, Request, State, Tenant, Waiter};
 use crate::lease::release::{quarantine, release};
 use crate::lease::shard::SlotEdit;
 
@@ -80,7 +80,11 @@ impl Tenant {
         let mut heirs = self.heirs().into_iter();
         for address in chosen {
             self.held.remove(&address);
-            let heir = heirs.next().map_or(Heir::Everybody, Heir::Waiter);
+            let heir = heirs.next().map_or(Heir::Everybody, |waiter| {
+                let heir = Heir::Waiter(waiter.holder.clone());
+                self.served.insert(waiter);
+                heir
+            });
             self.leaving.insert(address, Leave { stage: Stage::New, heir });
         }
     }
@@ -104,15 +108,17 @@ impl Tenant {
         spare
     }
 
-    /// Who gets what is given back: those who have waited longest. Of several who have waited about as long, any, so that
-    /// not all who give do so to the same one.
-    fn heirs(&mut self) -> Vec<Holder> {
-        let mut waiters: Vec<&super::Waiter> = self.waiting.iter().filter(|waiter| waiter.holder != self.me).collect();
+    /// Who gets what is given back: those who have waited longest, each once for as long as it waits; what it needs beyond
+    /// that it takes itself. A node that has died while it waited would get everything otherwise. Of several who have
+    /// waited about as long, any, so that not all who give do so to the same one.
+    fn heirs(&mut self) -> Vec<Waiter> {
+        let is_next = |waiter: &&Waiter| waiter.holder != self.me && !self.served.contains(*waiter);
+        let mut waiters: Vec<&Waiter> = self.waiting.iter().filter(is_next).collect();
         if let Some(oldest) = waiters.first().map(|waiter| waiter.since) {
             let about = waiters.partition_point(|waiter| waiter.since <= oldest.saturating_add(1));
             self.draw.shuffle(&mut waiters[..about]);
         }
-        waiters.into_iter().take(SERVED).map(|waiter| waiter.holder.clone()).collect()
+        waiters.into_iter().take(SERVED).cloned().collect()
     }
 
     /// What the store is to forget.

@@ -77,6 +77,8 @@ pub struct Tenant {
     fair_share: u64,
     /// Ascending: the oldest first.
     waiting: Vec<Waiter>,
+    /// Of those who wait, whom this node has given an address by name: who takes none, or is gone, is not to get them all.
+    served: BTreeSet<Waiter>,
     /// Pods that have no address yet.
     missing: u64,
     warm: Warm,
@@ -144,6 +146,7 @@ impl Tenant {
             windows,
             fair_share: 0,
             waiting: Vec::new(),
+            served: BTreeSet::new(),
             missing: 0,
             warm: Warm::default(),
             surplus: Surplus::default(),
@@ -210,6 +213,7 @@ impl Tenant {
     /// The same, when only the numbers have changed.
     pub fn shares(&mut self, fair_share: u64, mut waiting: Vec<Waiter>) {
         waiting.sort();
+        self.served.retain(|served| waiting.contains(served));
         self.fair_share = fair_share;
         self.waiting = waiting;
     }

@@ -201,3 +201,39 @@ fn who_waits_is_told_once_and_looks_again_after_that() {
     }
     assert_eq!((registrations, watches, lists), (2, vec![true, false], 1));
 }
+
+#[test]
+fn one_who_waits_gets_one_address_by_name_and_then_has_to_take_them() {
+    let recorded: Vec<(String, Recorded)> = (0..6).map(|last| (format!("10.6.0.{last}"), Recorded::Used)).collect();
+    let recorded: Vec<(&str, Recorded)> = recorded.iter().map(|(address, state)| (address.as_str(), *state)).collect();
+    let mut texts: Vec<String> = vec!["me".into(); 6];
+    let shard = |version: u64, texts: &[String]| {
+        let texts: Vec<(usize, &str)> = texts.iter().map(String::as_str).enumerate().collect();
+        seen(version, &texts, "b")
+    };
+    let mut tenant = started(&recorded, shard(1, &texts));
+    let dead = |since| vec![Waiter { since, holder: holder("dead") }];
+    tenant.shares(0, dead(1));
+    for last in 0..6 {
+        // Whoever waits from anew is served anew.
+        if last == 4 {
+            tenant.shares(0, dead(2));
+        }
+        let begun = 10_000 * (last as u64 + 1);
+        tenant.take_back(ip(&format!("10.6.0.{last}")), at(begun));
+        for now in (begun..begun + 9_000).step_by(100) {
+            for action in wanted(&mut tenant, now) {
+                match action {
+                    Action::Forget { .. } => tenant.took(at(now), Reply::Forgotten),
+                    Action::Get { .. } => tenant.took(at(now), Reply::Seen(shard(now, &texts))),
+                    Action::Patch { edits, .. } => {
+                        edits.iter().for_each(|edit| texts[edit.slot].clone_from(&edit.to));
+                        tenant.took(at(now), Reply::Seen(shard(now, &texts)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert_eq!(texts, ["dead", "", "", "", "dead", ""]);
+}
