@@ -42,11 +42,14 @@ impl Leased {
         (set(own), set(others))
     }
 
-    /// The change that makes these addresses the node's too, and what is held then.
-    pub fn with(&self, mut change: Change, pool: &str, gained: &AddressSet, epoch: u64) -> (Change, Self) {
+    /// The change that makes these addresses the node's too, as that incarnation whatever they were before, and what is
+    /// held then.
+    pub fn with(&self, change: Change, pool: &str, gained: &AddressSet, epoch: u64) -> (Change, Self) {
+        let (own, mut others) = self.by_epoch(pool, epoch);
         let mut new = gained.clone();
-        new.subtract(&self.set(pool));
-        let mut after = self.clone();
+        new.subtract(&own);
+        others.intersect(&new);
+        let (mut change, mut after) = self.without(change, pool, &others);
         for (first, last) in new.iter() {
             let lease = Lease { pool: pool.to_owned(), first, last, epoch };
             change = change.put_lease(&lease);
@@ -107,12 +110,18 @@ mod tests {
             }
             leased = after;
             let recorded = Leased::of(store.load().unwrap().leases);
-            assert_eq!(recorded.set("p"), leased.set("p"));
+            assert_eq!(recorded.by_epoch("p", 1), leased.by_epoch("p", 1));
+            assert_eq!(recorded.by_epoch("p", 2), leased.by_epoch("p", 2));
             leased.clone()
         };
         let leased = apply(Leased::default().with(Change::new(), "p", &set(&[(0, 9), (20, 29)]), 1));
         let leased = apply(leased.with(Change::new(), "p", &set(&[(5, 12)]), 1));
         assert_eq!(leased.set("p"), set(&[(0, 12), (20, 29)]));
+        // What was another incarnation's is this one's then, and no more is.
+        let again = apply(leased.with(Change::new(), "p", &set(&[(8, 10), (21, 21)]), 2));
+        assert_eq!(again.by_epoch("p", 2), (set(&[(8, 10), (21, 21)]), set(&[(0, 7), (11, 12), (20, 20), (22, 29)])));
+        let leased = apply(again.with(Change::new(), "p", &set(&[(0, 12), (20, 29)]), 1));
+        assert_eq!(leased.by_epoch("p", 1), (set(&[(0, 12), (20, 29)]), AddressSet::default()));
         let leased = apply(leased.without(Change::new(), "p", &set(&[(0, 0), (8, 21), (25, 25), (40, 50)])));
         assert_eq!(leased.set("p"), set(&[(1, 7), (22, 24), (26, 29)]));
         assert_eq!(leased.set("q"), AddressSet::default());

@@ -177,8 +177,8 @@ impl Task {
         loop {
             if std::mem::take(&mut is_new) {
                 self.tell();
-                self.drop_lost().await;
             }
+            self.drop_lost().await;
             let until = self.act().await;
             if self.is_astray {
                 tracing::error!(pool = self.pool, "what is recorded of this pool's addresses is read anew");

@@ -31,6 +31,10 @@ impl Task {
                 Err(error) => self.not_recorded(&error).await,
             }
         }
+        // Lost before, and its own now.
+        addresses.iter().for_each(|address| {
+            self.lost.remove(address);
+        });
         tracing::debug!(pool = self.pool, ?addresses, "addresses are this node's");
         self.took(Reply::Recorded);
         suspect.iter().for_each(|address| self.suspects.look_for(*address));
