@@ -14,6 +14,9 @@ use crate::ledger::{SandboxRecords, Update};
 const ENTRIES: usize = 32;
 /// Sandboxes that have ended and are still told of.
 const ENDED: usize = 256;
+/// The most of them that one change forgets. Sandboxes that end at the same time all see the same ones as the oldest: were
+/// it as many as end, there would be more of them with every such time.
+const FORGOTTEN: usize = 64;
 /// Steps told in one entry; of more, how many there were.
 const STEPS: usize = 16;
 /// The longest text of an entry, in characters.
@@ -32,7 +35,7 @@ pub struct History {
 pub struct Told {
     put: Vec<HistoryEntry>,
     deleted: Vec<(ContainerId, u64)>,
-    forgotten: Option<ContainerId>,
+    forgotten: Vec<ContainerId>,
 }
 
 impl Told {
@@ -90,10 +93,10 @@ impl History {
         let known = known.into_iter().flatten();
         let too_many = (known.clone().count() + put.len()).saturating_sub(ENTRIES);
         let mut deleted: Vec<_> = known.take(too_many).map(|entry| (container.clone(), entry.number)).collect();
-        let forgotten = self.ended.front().filter(|_| is_ended && self.ended.len() >= ENDED).cloned();
-        if let Some(entries) = forgotten.as_ref().and_then(|oldest| self.entries.get(oldest)) {
-            deleted.extend(entries.iter().map(|entry| (entry.container.clone(), entry.number)));
-        }
+        let too_many = if is_ended { (self.ended.len() + 1).saturating_sub(ENDED).min(FORGOTTEN) } else { 0 };
+        let forgotten: Vec<ContainerId> = self.ended.iter().take(too_many).cloned().collect();
+        let gone = forgotten.iter().filter_map(|oldest| self.entries.get(oldest)).flatten();
+        deleted.extend(gone.map(|entry| (entry.container.clone(), entry.number)));
         Told { put, deleted, forgotten }
     }
 
@@ -104,9 +107,9 @@ impl History {
                 entries.retain(|entry| entry.number != number);
             }
         }
-        if let Some(forgotten) = told.forgotten {
-            self.entries.remove(&forgotten);
-            self.ended.retain(|container| *container != forgotten);
+        if !told.forgotten.is_empty() {
+            told.forgotten.iter().for_each(|container| drop(self.entries.remove(container)));
+            self.ended.retain(|container| !told.forgotten.contains(container));
         }
         for entry in told.put {
             self.ended.retain(|container| *container != entry.container);

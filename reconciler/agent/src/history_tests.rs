@@ -107,3 +107,23 @@ fn it_stays_bounded_and_says_what_goes() {
     assert_eq!(again.ended.len(), ENDED);
     assert_eq!(again.entries().len(), entries.len());
 }
+
+#[test]
+fn sandboxes_that_end_at_the_same_time_are_forgotten_too() {
+    let mut history = History::default();
+    let mut stored = std::collections::BTreeSet::new();
+    for together in 0..100 {
+        let end = |number: usize| {
+            history.tell(&sandbox(number).container, Some(&records(number)), &ended(), SystemTime::now())
+        };
+        let told: Vec<Told> = (together * 16..(together + 1) * 16).map(end).collect();
+        for told in told {
+            stored.extend(told.put.iter().map(|entry| (entry.container.clone(), entry.number)));
+            // Those that end together may name the same one.
+            stored.retain(|entry| !told.deleted.contains(entry));
+            history.publish(told);
+        }
+        assert!(history.ended.len() <= ENDED + FORGOTTEN, "{} after {together}", history.ended.len());
+        assert_eq!(history.entries().len(), stored.len());
+    }
+}

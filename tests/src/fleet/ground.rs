@@ -96,7 +96,7 @@ impl Ground {
     }
 
     /// The agents' kubeconfig.
-    pub(super) fn agents(&self) -> &Path {
+    pub fn agents(&self) -> &Path {
         &self.agents
     }
 
@@ -127,7 +127,7 @@ impl Ground {
     }
 
     /// A namespace for a node or a controller, with an address on the switch.
-    pub(super) fn wire(&self, place: &str) -> Result<(Netns, Ipv4Addr), FleetError> {
+    pub fn wire(&self, place: &str) -> Result<(Netns, Ipv4Addr), FleetError> {
         let netns = Netns::create(&format!("{}-{place}", self.name))?;
         let number = self.wired.fetch_add(1, Ordering::Relaxed);
         let [high, low] = number.to_be_bytes();

@@ -3,6 +3,7 @@
 //! ```text
 //! Ground ──── the API server in a namespace of its own, a switch, the project's kinds, the agents' rights
 //! Objects ─── many objects at once, faster than kubectl
+//! crowd ───── what others have in a large cluster
 //! Fleet ───── nodes: a namespace, a Node object and an agent each; pools and networks
 //! Controller  a controller in a namespace of its own
 //! Clock ───── what an agent or a controller takes for the time of day
@@ -19,6 +20,7 @@ mod book;
 mod census;
 mod clock;
 mod controller;
+mod crowd;
 mod ground;
 mod node;
 mod objects;
@@ -38,6 +40,7 @@ pub use book::{Book, Tenure};
 pub use census::Census;
 pub use clock::Clock;
 pub use controller::Controller;
+pub use crowd::crowd;
 pub use ground::Ground;
 pub use node::{CallError, Node};
 pub use objects::Objects;

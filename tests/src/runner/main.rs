@@ -11,7 +11,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
        cargo verify                                          set up, formatting, lints, dependencies, all tests, power cuts
-       cargo benchmarks [-- -o json]                         whole processes against the reference plugins
+       cargo benchmarks [-- --cluster | -o json]             whole processes against the reference plugins, and in a cluster
        cargo power-cuts [-- --rounds N | --seed N | --without-sync]
                                                              the store on a machine whose power is cut";
 

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The programs as they are shipped.
 pub(super) struct Programs {
-    dragline: PathBuf,
+    pub(super) dragline: PathBuf,
     pub(super) plugins: PathBuf,
     target: PathBuf,
 }
@@ -80,21 +80,7 @@ impl Bed {
 
     /// Waits until the agent has so many sandboxes, all converged, and then a moment for what is on its way.
     pub(super) fn quiet(&self, sandboxes: u64) -> Result<(), Failure> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let mut stream = UnixStream::connect(&self.agent.settings().socket)?;
-            let request = Request { protocol: wire::PROTOCOL, deadline_ms: 5000, call: wire::Call::Status };
-            wire::write_frame(&mut stream, &request).map_err(io::Error::other)?;
-            let answer: Answer = wire::read_frame(&mut stream).map_err(io::Error::other)?;
-            thread::sleep(PAUSE);
-            match answer {
-                Answer::Status(status) if status.sandboxes == sandboxes && status.unconverged == 0 => return Ok(()),
-                answer if Instant::now() > until => {
-                    return Err(format!("the agent does not come to {sandboxes} sandboxes: {answer:?}").into());
-                }
-                _ => {}
-            }
-        }
+        quiet(&self.agent, sandboxes)
     }
 
     /// The file system that the store is on.
@@ -111,6 +97,25 @@ impl Drop for Bed {
         // The agent ends first, then its files.
         let _ = self.agent.kill();
         let _ = fs::remove_dir_all(&self.disk);
+    }
+}
+
+/// Waits until that agent has so many sandboxes, all converged, and then a moment for what is on its way.
+pub(super) fn quiet(agent: &AgentProcess, sandboxes: u64) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = UnixStream::connect(&agent.settings().socket)?;
+        let request = Request { protocol: wire::PROTOCOL, deadline_ms: 5000, call: wire::Call::Status };
+        wire::write_frame(&mut stream, &request).map_err(io::Error::other)?;
+        let answer: Answer = wire::read_frame(&mut stream).map_err(io::Error::other)?;
+        thread::sleep(PAUSE);
+        match answer {
+            Answer::Status(status) if status.sandboxes == sandboxes && status.unconverged == 0 => return Ok(()),
+            answer if Instant::now() > until => {
+                return Err(format!("the agent does not come to {sandboxes} sandboxes: {answer:?}").into());
+            }
+            _ => {}
+        }
     }
 }
 
@@ -150,7 +155,8 @@ pub(super) mod conf {
     }
 }
 
-fn manifests() -> String {
+/// The pool, and a coordinator as the controller leaves it.
+pub(super) fn manifests() -> String {
     let api = "spiderpool.spidernet.io/v2beta1";
     let coordinator = json!({
         "apiVersion": api, "kind": "SpiderCoordinator", "metadata": {"name": "default"},

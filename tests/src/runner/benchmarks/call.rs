@@ -1,5 +1,6 @@
 //! One call of one program, timed from before it is started until it has ended and its output is read.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -34,8 +35,8 @@ impl Taken {
     }
 }
 
-/// Runs a plugin as a runtime does; one that fails is an error.
-pub(super) fn call(asked: &Call<'_>, environment: &[(&str, &Path)]) -> io::Result<Taken> {
+/// Runs a plugin as a runtime does; one that fails is an error. The environment beats what the call gives.
+pub(super) fn call(asked: &Call<'_>, environment: &[(&str, impl AsRef<OsStr>)]) -> io::Result<Taken> {
     let mut command = Command::new(asked.program);
     command
         .env_clear()
@@ -44,7 +45,7 @@ pub(super) fn call(asked: &Call<'_>, environment: &[(&str, &Path)]) -> io::Resul
         .env("CNI_NETNS", asked.netns)
         .env("CNI_IFNAME", "net1")
         .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", asked.container))
-        .envs(environment.iter().map(|(name, value)| (name, value.as_os_str())));
+        .envs(environment.iter().map(|(name, value)| (name, value)));
     let taken = run(&mut command, asked.stdin.as_bytes())?;
     let text = String::from_utf8_lossy(&taken.1.output);
     if taken.0 { Ok(taken.1) } else { Err(io::Error::other(format!("{:?} {}: {text}", asked.program, asked.verb))) }

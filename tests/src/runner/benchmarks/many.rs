@@ -1,14 +1,15 @@
 //! Many callers at a time.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netlink::testbed::Netns;
 use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
 use tests::scene::Pod;
 
 use super::Failure;
@@ -29,7 +30,9 @@ pub(super) fn at_once(bed: &Bed) -> Result<Vec<Row>, Failure> {
     for turn in 0..TURNS {
         let containers: Vec<String> = (0..CALLS).map(|n| format!("many-{turn}-{n}")).collect();
         let each = |program: &Path, verb: &str, stdin: &str| {
-            together(bed, &containers, |container| one(bed, program, verb, container, netns, stdin.to_owned()))
+            together(&bed.scene.worker, AT_ONCE, &containers, |container| {
+                one(bed, program, verb, container, netns, stdin.to_owned())
+            })
         };
         own_time += each(&ours, "ADD", &conf::ours())?;
         each(&ours, "DEL", &conf::ours())?;
@@ -55,33 +58,29 @@ fn chains(bed: &Bed) -> Result<(Duration, Duration), Failure> {
     let names: Vec<String> = (0..AT_ONCE).map(|n| n.to_string()).collect();
     let netns = |name: &str| name.parse::<usize>().ok().and_then(|n| pods.get(n)).map_or("", |pod| pod.netns.path());
     let ours = |name: &str| bed.ours.join(name);
-    let own = together(bed, &names, |name| {
+    let all = |act: &(dyn Fn(&str) -> Result<Value, Failure> + Sync)| {
+        together(&bed.scene.worker, AT_ONCE, &names, |name| act(name))
+    };
+    let own = all(&|name| {
         let (container, netns) = (format!("c{name}"), netns(name));
         let call = |plugin: &str, stdin| one(bed, &ours(plugin), "ADD", &container, netns, stdin);
         let result = call("macvlan", conf::ours())?;
         call("coordinator", conf::coordinator(&result))
     })?;
-    together(bed, &names, |name| one(bed, &ours("macvlan"), "DEL", &format!("c{name}"), netns(name), conf::ours()))?;
+    all(&|name| one(bed, &ours("macvlan"), "DEL", &format!("c{name}"), netns(name), conf::ours()))?;
     bed.quiet(0)?;
     let macvlan = bed.reference.join("macvlan");
     let reference = |verb: &'static str| {
         let macvlan = &macvlan;
         move |name: &str| one(bed, macvlan, verb, name, netns(name), conf::reference(&bed.disk))
     };
-    let peer = together(bed, &names, reference("ADD"))?;
-    together(bed, &names, reference("DEL"))?;
+    let peer = all(&reference("ADD"))?;
+    all(&reference("DEL"))?;
     bed.quiet(0)?;
     Ok((own, peer))
 }
 
-fn one(
-    bed: &Bed,
-    program: &Path,
-    verb: &str,
-    container: &str,
-    netns: &str,
-    stdin: String,
-) -> Result<serde_json::Value, Failure> {
+fn one(bed: &Bed, program: &Path, verb: &str, container: &str, netns: &str, stdin: String) -> Result<Value, Failure> {
     let settings = bed.agent.settings();
     let environment: [(&str, &Path); 3] = [
         ("DRAGLINE_SOCKET", &settings.socket),
@@ -91,25 +90,26 @@ fn one(
     Ok(call(&Call { program, verb, container, netns, stdin }, &environment)?.json())
 }
 
-/// Works on all of them, 32 at a time; how long all took.
-fn together<T>(
-    bed: &Bed,
-    names: &[String],
-    act: impl Fn(&str) -> Result<T, Failure> + Sync,
+/// Works on all of them inside that node, so many at a time; how long all took.
+pub(super) fn together<W: Sync, T>(
+    node: &Netns,
+    at_once: usize,
+    work: &[W],
+    act: impl Fn(&W) -> Result<T, Failure> + Sync,
 ) -> Result<Duration, Failure> {
-    let left: Mutex<VecDeque<&String>> = Mutex::new(names.iter().collect());
+    let left: Mutex<VecDeque<&W>> = Mutex::new(work.iter().collect());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let node: File = bed.scene.worker.open()?;
+    let node = node.open()?;
     let started = Instant::now();
     thread::scope(|scope| {
         let worker = || -> Result<(), Failure> {
             setns(&node, CloneFlags::CLONE_NEWNET)?;
-            while let Some(name) = next() {
-                act(name)?;
+            while let Some(one) = next() {
+                act(one)?;
             }
             Ok(())
         };
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
         let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("a caller panicked".into())));
         ended.collect::<Result<Vec<()>, Failure>>()
     })?;

@@ -1,12 +1,16 @@
-//! `cargo benchmarks`: whole processes against the reference plugins, in one run, turn by turn; and what the parts cost.
+//! `cargo benchmarks`: whole processes against the reference plugins, in one run, turn by turn; what the parts cost; and the
+//! same in a cluster.
 
 mod bed;
 mod call;
+mod cluster;
 mod inside;
 mod many;
 mod outside;
 mod report;
 mod sample;
+mod side;
+mod weight;
 
 use std::fs::File;
 use std::process::ExitCode;
@@ -18,17 +22,28 @@ use bed::{Bed, Programs};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs all; `-o json` prints JSON instead of Markdown.
+/// Which of it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    All,
+    Cluster,
+}
+
+/// Runs all, or with `--cluster` what needs an API server; `-o json` prints JSON instead of Markdown.
 pub(crate) fn run(arguments: &[&str]) -> ExitCode {
-    let as_json = match arguments {
+    let (part, rest) = match arguments {
+        ["--cluster", rest @ ..] => (Part::Cluster, rest),
+        rest => (Part::All, rest),
+    };
+    let as_json = match rest {
         [] => false,
         ["-o", "json"] => true,
         _ => {
-            eprintln!("runner: benchmarks takes nothing, or -o json");
+            eprintln!("runner: benchmarks takes --cluster, -o json, both in this order, or nothing");
             return ExitCode::from(2);
         }
     };
-    match measure() {
+    match measure(part) {
         Ok((rows, conditions)) => {
             if as_json {
                 println!("{}", report::json(&rows, &conditions));
@@ -44,7 +59,9 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
     }
 }
 
-fn measure() -> Result<(Vec<report::Row>, String), Failure> {
+fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
+    // Before anything is built for it.
+    ::tests::cluster::Programs::find()?;
     let programs = Programs::build()?;
     // Before any thread is started.
     netlink::testbed::enter_private_world()?;
@@ -52,13 +69,17 @@ fn measure() -> Result<(Vec<report::Row>, String), Failure> {
     let bed = Bed::make(&programs)?;
     // Everything runs where a runtime would run: in the node's namespace, by one thread that stays there.
     let node: File = bed.scene.worker.open()?;
-    let rows = std::thread::scope(|scope| {
-        let inside = scope.spawn(|| -> Result<Vec<report::Row>, Failure> {
-            setns(&node, CloneFlags::CLONE_NEWNET)?;
-            on_node(&bed)
-        });
-        inside.join().unwrap_or_else(|_| Err("a measurement panicked; see above".into()))
-    })?;
+    let mut rows = Vec::new();
+    if part == Part::All {
+        rows = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| -> Result<Vec<report::Row>, Failure> {
+                setns(&node, CloneFlags::CLONE_NEWNET)?;
+                on_node(&bed)
+            });
+            inside.join().unwrap_or_else(|_| Err("a measurement panicked; see above".into()))
+        })?;
+    }
+    rows.extend(cluster::rows(&programs, &bed)?);
     let size = std::fs::metadata(&programs.plugins)?.len() / 1024;
     let conditions = format!(
         "{} processors, {}, store on {}, plugin binary {size} KiB; {:.0} s for all.",

@@ -4,22 +4,31 @@ use serde_json::{Value, json};
 
 use super::sample::Samples;
 
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Microseconds,
+    PerSecond,
+    Events,
+    Bytes,
+}
+
 /// What a number is to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Aim {
     /// At most so many times the peer's median.
     Ratio(f64),
-    /// The median is below so many microseconds.
+    /// The median is below so many microseconds, or a size below so many bytes.
     Below(f64),
     /// Over so many a second.
     Over(f64),
 }
 
-/// A line of the table; times in microseconds, rates in events a second.
+/// A line of the table; times in microseconds, rates in events a second, sizes in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     what: String,
-    is_rate: bool,
+    unit: Unit,
     p50: f64,
     p99: Option<f64>,
     peer: Option<(String, f64)>,
@@ -28,12 +37,29 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn time(what: &str, samples: &Samples) -> Self {
-        let (p50, p99) = (samples.p50(), Some(samples.p99()));
-        Self { what: what.to_owned(), is_rate: false, p50, p99, peer: None, aim: None }
+        Self { p99: Some(samples.p99()), ..Self::single(what, Unit::Microseconds, samples.p50()) }
     }
 
     pub(super) fn rate(what: &str, per_second: f64) -> Self {
-        Self { what: what.to_owned(), is_rate: true, p50: per_second, p99: None, peer: None, aim: None }
+        Self::single(what, Unit::PerSecond, per_second)
+    }
+
+    /// A time that is a mean already.
+    pub(super) fn mean(what: &str, microseconds: f64) -> Self {
+        Self::single(what, Unit::Microseconds, microseconds)
+    }
+
+    /// How often something happens.
+    pub(super) fn count(what: &str, events: f64) -> Self {
+        Self::single(what, Unit::Events, events)
+    }
+
+    pub(super) fn size(what: &str, bytes: u64) -> Self {
+        Self::single(what, Unit::Bytes, bytes as f64)
+    }
+
+    fn single(what: &str, unit: Unit, value: f64) -> Self {
+        Self { what: what.to_owned(), unit, p50: value, p99: None, peer: None, aim: None }
     }
 
     /// The largest instead of the 99th percentile, where there are few samples.
@@ -72,10 +98,12 @@ impl Row {
     }
 
     fn shown(&self, value: f64) -> String {
-        match value {
-            _ if self.is_rate => format!("{value:.0}/s"),
-            _ if value >= 100.0 => format!("{:.2} ms", value / 1000.0),
-            _ => format!("{value:.1} µs"),
+        match self.unit {
+            Unit::PerSecond => format!("{value:.0}/s"),
+            Unit::Events => format!("{value:.2}"),
+            Unit::Bytes => format!("{:.1} MB", value / 1e6),
+            Unit::Microseconds if value >= 100.0 => format!("{:.2} ms", value / 1000.0),
+            Unit::Microseconds => format!("{value:.1} µs"),
         }
     }
 
@@ -89,7 +117,12 @@ impl Row {
     fn json(&self) -> Value {
         json!({
             "what": self.what,
-            "unit": if self.is_rate { "1/s" } else { "us" },
+            "unit": match self.unit {
+                Unit::PerSecond => "1/s",
+                Unit::Events => "1",
+                Unit::Bytes => "bytes",
+                Unit::Microseconds => "us",
+            },
             "p50": self.p50,
             "p99": self.p99,
             "peer": self.peer.as_ref().map(|(name, value)| json!({"name": name, "p50": value})),
