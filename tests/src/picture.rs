@@ -1,5 +1,7 @@
 //! A namespace as lines of text, whoever made what is in it: two equal pictures are the same state.
 
+use std::net::IpAddr;
+
 use netlink::testbed::{Netns, TestbedError};
 use plan::RP_FILTER;
 use plan::object::{Neighbour, Observed, Route, Rule};
@@ -9,10 +11,10 @@ use plan::tables::PROTOCOL;
 const KERNEL: u8 = 2;
 const BOOT: u8 = 3;
 
-/// What is in a namespace, for IPv4: links with their indices, addresses, routes of all tables, rules, permanent
-/// neighbours, and the sysctl that dragline sets. IPv6 is left out, since the kernel makes its addresses by itself and in
-/// its own time. Of what is put back the maker changes: so an address has none here, and a route of the kernel, of a plugin
-/// or of dragline shows as none's, those of all others by number.
+/// What is in a namespace: links with their indices, addresses, routes of all tables, rules, permanent neighbours, and the
+/// sysctl that dragline sets. What IPv6 has of link-local and multicast is left out, since the kernel makes it by itself
+/// and in its own time. Of what is put back the maker changes: so an address has none here, and a route of the kernel, of
+/// a plugin or of dragline shows as none's, those of all others by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     lines: Vec<String>,
@@ -34,12 +36,12 @@ impl Picture {
                 link.name, link.kind, link.mac, link.mtu, link.up, link.alias, link.tx_queue_len
             ));
         }
-        for address in observed.addresses.iter().filter(|address| address.address.is_ipv4()) {
+        for address in observed.addresses.iter().filter(|address| !is_links_own(address.address.ip())) {
             lines.push(format!("address {} dev {} scope {}", address.address, address.dev, address.scope));
         }
-        lines.extend(observed.routes.iter().filter(|route| route.dst.is_ipv4()).map(route_line));
-        lines.extend(observed.rules.iter().filter(|rule| !rule.v6).map(rule_line));
-        let lasting = |neighbour: &&Neighbour| neighbour.permanent && neighbour.address.is_ipv4();
+        lines.extend(observed.routes.iter().filter(|route| !is_links_own(route.dst.ip())).map(route_line));
+        lines.extend(observed.rules.iter().map(rule_line));
+        let lasting = |neighbour: &&Neighbour| neighbour.permanent && !is_links_own(neighbour.address);
         lines.extend(observed.neighbours.iter().filter(lasting).map(neighbour_line));
         let filter = netns.sysctl(RP_FILTER)?.unwrap_or_default();
         lines.push(format!("sysctl {RP_FILTER} = {filter}"));
@@ -63,6 +65,11 @@ impl Picture {
     /// Whether that line is there.
     pub fn has(&self, line: &str) -> bool {
         self.lines.iter().any(|it| it == line)
+    }
+
+    /// Each line.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
     }
 
     /// All lines.
@@ -97,6 +104,11 @@ impl Picture {
     }
 }
 
+/// What the kernel gives each link for itself in IPv6, some time after it is up.
+fn is_links_own(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast())
+}
+
 /// The line of a route.
 pub fn route_line(route: &Route) -> String {
     let (table, kind) = (route.table, route.kind);
@@ -109,7 +121,8 @@ pub fn route_line(route: &Route) -> String {
 
 /// The line of a rule.
 pub fn rule_line(rule: &Rule) -> String {
-    format!("rule {rule} other {:?} owner {}", rule.other, rule.protocol)
+    let family = if rule.v6 { "-6 " } else { "" };
+    format!("rule {family}{rule} other {:?} owner {}", rule.other, rule.protocol)
 }
 
 /// The line of a permanent neighbour.

@@ -12,7 +12,7 @@ use crate::agent::{AgentError, AgentProcess};
 use crate::binaries::{Binaries, BuildError};
 use crate::metrics::{Metrics, MetricsError};
 use crate::runtime::{self, Attachment, Conflist, Runtime, RuntimeError};
-use crate::scene::{Pod, Scene, SceneError, WORKER_ADDRESS};
+use crate::scene::{Pod, Scene, SceneError, WORKER_ADDRESS, dual};
 
 /// The file of the SpiderCoordinator among the manifests.
 const COORDINATOR: &str = "coordinator.yaml";
@@ -31,6 +31,24 @@ apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderMultusConfig
 metadata: {name: macvlan-ens192}
 spec: {cniType: macvlan, macvlan: {master: [ens192], ippools: {ipv4: [10-6-v4]}}}
+";
+
+/// The pool of IPv6 beside it, and the network with both.
+const DUAL_POOL: &str = "
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: 10-6-v4}
+spec: {gateway: 10.6.0.1, ips: [10.6.212.200-10.6.212.240], subnet: 10.6.0.0/16}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: fd00-6-v6}
+spec: {ipVersion: 6, gateway: 'fd00:6::1', ips: ['fd00:6::200-fd00:6::240'], subnet: 'fd00:6::/64'}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: macvlan-ens192}
+spec: {cniType: macvlan, macvlan: {master: [ens192], ippools: {ipv4: [10-6-v4], ipv6: [fd00-6-v6]}}}
 ";
 
 /// Why the stage could not be set, or what went wrong on it.
@@ -80,11 +98,13 @@ pub struct Coordinator {
     pub hijack: Vec<String>,
     /// `podDefaultRouteNIC`.
     pub default_nic: String,
+    /// The cluster has IPv6 as well.
+    pub dual: bool,
 }
 
 impl Default for Coordinator {
     fn default() -> Self {
-        Self { hijack: vec!["169.254.0.0/16".into()], default_nic: String::new() }
+        Self { hijack: vec!["169.254.0.0/16".into()], default_nic: String::new(), dual: false }
     }
 }
 
@@ -93,7 +113,7 @@ impl Coordinator {
         let mut text = String::from(
             "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderCoordinator\nmetadata: {name: default}\n",
         );
-        let Self { hijack, default_nic } = self;
+        let Self { hijack, default_nic, dual } = self;
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -101,7 +121,11 @@ impl Coordinator {
              podDefaultRouteNIC: {default_nic:?}}}",
             hijack.join(", ")
         );
-        text.push_str("status: {phase: Synced, overlayPodCIDR: [10.233.64.0/18], serviceCIDR: [10.233.0.0/18]}\n");
+        let (pods, services) = if *dual { (", 'fd85:ee78::/64'", ", 'fd85:ee79::/108'") } else { ("", "") };
+        let _ = writeln!(
+            text,
+            "status: {{phase: Synced, overlayPodCIDR: [10.233.64.0/18{pods}], serviceCIDR: [10.233.0.0/18{services}]}}"
+        );
         text
     }
 }
@@ -131,8 +155,16 @@ impl Stage {
     /// Builds the scene of that name and starts the agent. The agent's metrics have one port a node, so that stages of
     /// different names do not meet.
     pub fn set(name: &str, main: MainPlugin) -> Result<Self, StageError> {
+        Self::set_on(Scene::build(name)?, main, &Coordinator::default(), POOL)
+    }
+
+    /// The same with IPv6 beside IPv4; pods have theirs by [`dual::give`].
+    pub fn set_dual(name: &str, main: MainPlugin) -> Result<Self, StageError> {
+        Self::set_on(Scene::build_dual(name)?, main, &Coordinator { dual: true, ..Coordinator::default() }, DUAL_POOL)
+    }
+
+    fn set_on(scene: Scene, main: MainPlugin, coordinator: &Coordinator, pools: &str) -> Result<Self, StageError> {
         let binaries = Binaries::build()?;
-        let scene = Scene::build(name)?;
         binaries.install_plugins(&scene.plugins())?;
         let mut plugins = vec![scene.plugins()];
         if main == MainPlugin::Reference {
@@ -142,8 +174,8 @@ impl Stage {
             runtime::link_reference_macvlan(&folder, &reference).map_err(StageError::Reference)?;
             plugins.insert(0, folder);
         }
-        scene.apply(COORDINATOR, &Coordinator::default().manifest())?;
-        scene.apply("pool.yaml", POOL)?;
+        scene.apply(COORDINATOR, &coordinator.manifest())?;
+        scene.apply("pool.yaml", pools)?;
         let agent = AgentProcess::start(&binaries.dragline, &scene.worker, scene.agent_settings())?;
         let file = scene.agent_settings().state_dir.join("net.d").join(format!("{NAMESPACE}_{NETWORK}.conflist"));
         let conflist = Conflist::read(&file)?;
@@ -176,7 +208,17 @@ impl Stage {
 
     /// Makes a pod and attaches it.
     pub fn join(&self, number: u8) -> Result<Member, StageError> {
+        self.attach(self.pod(number)?)
+    }
+
+    /// Makes a pod with IPv6 and attaches it.
+    pub fn join_dual(&self, number: u8) -> Result<Member, StageError> {
         let pod = self.pod(number)?;
+        dual::give(&pod, &self.scene.worker)?;
+        self.attach(pod)
+    }
+
+    fn attach(&self, pod: Pod) -> Result<Member, StageError> {
         let attachment = Self::attachment(&pod);
         let result = self.runtime().add(&self.conflist, &attachment)?;
         Ok(Member { pod, attachment, result })

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use plan::object::{Address, Scope};
 
@@ -52,6 +52,11 @@ pub(crate) fn add(address: &Address, index: u32) -> Request {
         let host_bits = u32::MAX.checked_shr(u32::from(network.prefix())).unwrap_or(0);
         let broadcast = Ipv4Addr::from_bits(network.ip().to_bits() | host_bits);
         message.attributes.push(AddressAttribute::Broadcast(broadcast));
+    }
+    if address.address.is_ipv6() {
+        // The kernel's own look for duplicates would keep it from use for a second; whether an address is somebody's is
+        // found out before it is given.
+        message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(address.protocol)));
     Request { message: RouteNetlinkMessage::NewAddress(message), flags: NLM_F_CREATE | NLM_F_EXCL }

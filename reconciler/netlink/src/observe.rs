@@ -130,7 +130,9 @@ fn observe_routes(exchange: &mut Exchange, scope: &RouteScope, names: &LinkNames
 
 fn dump_routes(exchange: &mut Exchange, filter: Filter, names: &LinkNames) -> Result<Vec<Route>, ObserveError> {
     let dumped = dump(exchange, "routes", route::dump(filter), |payload| {
-        Ok(route::parse(payload, names)?.filter(|route| filter.takes(route)))
+        let mut routes = route::parse(payload, names)?;
+        routes.retain(|route| filter.takes(route));
+        Ok(routes)
     });
     match dumped {
         // A table that no route was ever put into does not exist.
@@ -143,11 +145,11 @@ fn dump_routes(exchange: &mut Exchange, filter: Filter, names: &LinkNames) -> Re
     }
 }
 
-fn dump<T>(
+fn dump<T, S: IntoIterator<Item = T>>(
     exchange: &mut Exchange,
     kind: &'static str,
     request: RouteNetlinkMessage,
-    parse: impl Fn(&[u8]) -> Result<Option<T>, Malformed>,
+    parse: impl Fn(&[u8]) -> Result<S, Malformed>,
 ) -> Result<Vec<T>, ObserveError> {
     let mut objects = Vec::new();
     exchange

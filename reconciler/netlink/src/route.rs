@@ -61,13 +61,14 @@ impl Filter {
     }
 }
 
-/// Reads a route's message; None for other families, cached routes and table local.
-pub(crate) fn parse(payload: &[u8], names: &LinkNames) -> Result<Option<Route>, Malformed> {
+/// Reads a route's message: none for other families, cached routes and table local; several where the kernel shows IPv6
+/// routes of one destination and metric as one, though each is added and deleted by itself.
+pub(crate) fn parse(payload: &[u8], names: &LinkNames) -> Result<Vec<Route>, Malformed> {
     let (header, attributes) = split::<12>(payload)?;
     let [family, prefix, _, tos, table, protocol, scope, kind, ..] = *header;
     let flags = u32_at(header, 8);
     if (family != V4 && family != V6) || flags & RTM_F_CLONED != 0 {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut dst = any_of(family);
     let mut route = Route {
@@ -84,6 +85,7 @@ pub(crate) fn parse(payload: &[u8], names: &LinkNames) -> Result<Option<Route>, 
     };
     // A route for one TOS, source or tunnel only is another thing than a plain one.
     let mut special = tos != 0;
+    let mut hops = Vec::new();
     for attribute in attributes {
         match attribute? {
             (RTA_DST, value) => dst = ip_of(value)?,
@@ -93,6 +95,7 @@ pub(crate) fn parse(payload: &[u8], names: &LinkNames) -> Result<Option<Route>, 
             (RTA_PRIORITY, value) => route.metric = u32_of(value)?,
             (RTA_PREFSRC, value) => route.src = Some(ip_of(value)?),
             (RTA_TABLE, value) => route.table = u32_of(value)?,
+            (RTA_MULTIPATH, value) if family == V6 => hops = parse_hops(value, names)?,
             (RTA_MULTIPATH | RTA_NH_ID, _) => route.kind = RouteKind::Multipath,
             (RTA_SRC | RTA_ENCAP, _) => special = true,
             _ => {}
@@ -107,7 +110,48 @@ pub(crate) fn parse(payload: &[u8], names: &LinkNames) -> Result<Option<Route>, 
         RouteKind::Other(6..=9) => route.dev = None,
         RouteKind::Other(_) => {}
     }
-    Ok(Some(route).filter(|route| route.table != TABLE_LOCAL))
+    if route.table == TABLE_LOCAL {
+        return Ok(Vec::new());
+    }
+    if hops.is_empty() || route.kind != RouteKind::Unicast {
+        return Ok(vec![route]);
+    }
+    let first = route.protocol;
+    let legs = hops.into_iter().enumerate().map(|(place, Hop { dev, gateway, onlink })| {
+        // Only the first one's maker is told; 0 stands for any.
+        let protocol = if place == 0 { first } else { 0 };
+        Route { dev: Some(dev), gateway, onlink, protocol, ..route.clone() }
+    });
+    Ok(legs.collect())
+}
+
+/// One of several next hops.
+struct Hop {
+    dev: String,
+    gateway: Option<IpAddr>,
+    onlink: bool,
+}
+
+/// Reads `RTA_MULTIPATH`: a `struct rtnexthop` (length, flags, weight, link) and attributes each.
+fn parse_hops(mut rest: &[u8], names: &LinkNames) -> Result<Vec<Hop>, Malformed> {
+    let mut hops = Vec::new();
+    while !rest.is_empty() {
+        let length = usize::from(u16_at(rest, 0));
+        let (hop, after) =
+            rest.split_at_checked(length).ok_or(Malformed::Bytes("a next hop longer than its message"))?;
+        let (header, attributes) = split::<8>(hop)?;
+        let flags = u32::from(header[2]);
+        let mut gateway = None;
+        for attribute in attributes {
+            if let (RTA_GATEWAY, value) = attribute? {
+                gateway = Some(ip_of(value)?);
+            }
+        }
+        hops.push(Hop { dev: names.name(u32_at(header, 4))?, gateway, onlink: flags & RTNH_F_ONLINK != 0 });
+        let padding = length.next_multiple_of(4) - length;
+        rest = after.get(padding..).unwrap_or_default();
+    }
+    Ok(hops)
 }
 
 fn parse_via(value: &[u8]) -> Result<IpAddr, Malformed> {

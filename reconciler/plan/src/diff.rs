@@ -50,7 +50,7 @@ pub fn diff(desired: &Desired, observed: &Observed, prune: Prune) -> Diff {
     let neighbours = neighbour::diff(desired, &view, prune);
     let routes = route::diff(desired, &view, prune);
     let rules = rule::diff(desired, observed, prune);
-    let sysctls = sysctl::diff(desired, observed, &links);
+    let sysctls = sysctl::diff(desired, observed, &view, &links);
     order::order(&view, order::Changes { links, addresses, neighbours, routes, rules, sysctls })
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Address, Observed, Route, Scope};
@@ -82,15 +81,15 @@ impl NodeFacts {
             .map(|address| address.address.ip())
     }
 
-    /// The node's address as the gateway of a pod with these underlay addresses: the source towards the first of them
-    /// that has one on an uplink, else the node's first address.
-    pub fn gateway_for(&self, underlay: &[IpNetwork]) -> Option<IpAddr> {
+    /// The node's address as the gateway of a pod with these underlay addresses, all of one family: the source towards
+    /// the first of them that has one on an uplink, else the node's first address of the family.
+    pub fn gateway_for(&self, underlay: &[IpAddr], v6: bool) -> Option<IpAddr> {
         let uplinks = self.uplink_addresses();
         underlay
             .iter()
-            .filter_map(|address| self.source_towards(address.ip()))
+            .filter_map(|address| self.source_towards(*address))
             .find(|source| uplinks.contains(source))
-            .or_else(|| uplinks.iter().copied().find(IpAddr::is_ipv4))
+            .or_else(|| uplinks.iter().copied().find(|address| address.is_ipv6() == v6))
     }
 
     /// The node's rule table is one of those that the kernel or the pods' tables use.

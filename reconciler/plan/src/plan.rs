@@ -5,6 +5,7 @@
 //! addresses and by `to` rules for the destinations that only it reaches. The destinations inside the cluster (the
 //! node itself, pods, services, hijacked ones) are the default CNI's and stand in every table alike.
 
+mod family;
 mod routes;
 mod rules;
 
@@ -21,6 +22,7 @@ use crate::node::NodeFacts;
 use crate::object::{Address, Route, Rule, Scope};
 use crate::ownership;
 use crate::tables::{self, MAIN, PROTOCOL};
+use family::Family;
 use routes::{attachment_routes, baseline_routes, leaving_main, permanent, route, subnet};
 use rules::Rules;
 
@@ -62,7 +64,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
         (Some(routed), _) => routed.write(&mut plan),
         // The last coordinated NIC has gone while the pod lives: the default CNI's routes go back to where they were.
         (None, Some(baseline)) => {
-            for route in baseline_routes(baseline, MAIN) {
+            for route in Family::ALL.into_iter().flat_map(|family| baseline_routes(baseline, MAIN, family)) {
                 plan.pod.routes.push(DesiredRoute { route, exclusive: false });
             }
         }
@@ -111,6 +113,9 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
             // An address that was another pod's comes with another hardware address: neighbours are told when the link
             // goes up, as the reference plugin has it.
             pod.sysctls.insert(format!("net/ipv4/conf/{name}/arp_notify"), "1".to_owned());
+            if has_family(attachment, Family::V6) {
+                pod.sysctls.insert(format!("net/ipv6/conf/{name}/ndisc_notify"), "1".to_owned());
+            }
             pod.links.push(link);
         } else {
             pod.withdrawn_links.push(link);
@@ -122,6 +127,9 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
     if !attachment.link_wanted && attachment.coordinate.is_none() {
         return;
     }
+    if has_family(attachment, Family::V6) {
+        pod.sysctls.insert(disable_ipv6(&name), "0".to_owned());
+    }
     for assigned in &attachment.addresses {
         pod.addresses.push(Address {
             dev: name.clone(),
@@ -131,10 +139,24 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
         });
     }
     if settings.is_none_or(|settings| !settings.tune_pod_routes) && attachment.link_wanted {
-        for route in attachment_routes(attachment, MAIN) {
+        for route in Family::ALL.into_iter().flat_map(|family| attachment_routes(attachment, MAIN, family)) {
             pod.routes.push(DesiredRoute { route, exclusive: false });
         }
     }
+}
+
+/// An attachment's addresses of a family.
+fn addresses_of(attachment: &Attachment, family: Family) -> impl Iterator<Item = IpNetwork> + Clone + '_ {
+    attachment.addresses.iter().map(|assigned| assigned.address).filter(move |address| family.has_network(*address))
+}
+
+fn has_family(attachment: &Attachment, family: Family) -> bool {
+    addresses_of(attachment, family).next().is_some()
+}
+
+/// The sysctl that lets a link have no IPv6, as some images and default CNIs set it.
+fn disable_ipv6(dev: &str) -> String {
+    format!("net/ipv6/conf/{dev}/disable_ipv6")
 }
 
 /// The sandbox's NICs, once a coordinator has been asked about at least one of them.
@@ -142,6 +164,13 @@ struct Routed<'a> {
     baseline: &'a Baseline,
     /// Coordinated attachments, by ordinal.
     nics: Vec<Nic<'a>>,
+    /// Of the families that a NIC has an address of.
+    stacks: Vec<Stack>,
+}
+
+/// What is decided for a family.
+struct Stack {
+    family: Family,
     /// The tuned NIC that holds the default route: None is the default CNI's.
     default_nic: Option<usize>,
     /// The node's addresses as the pod is to reach them, ascending.
@@ -172,10 +201,17 @@ impl<'a> Routed<'a> {
         if nics.is_empty() {
             return None;
         }
-        let default_nic = default_nic(&nics, baseline, notes);
-        let node_addresses = node_addresses(&nics, baseline, input.node);
-        let cluster_routes = cluster_routes(&nics, &node_addresses, input.node, notes);
-        Some(Self { baseline, nics, default_nic, node_addresses, cluster_routes })
+        let has_nic = |family: &Family| nics.iter().any(|nic| has_family(nic.attachment, *family));
+        let families: Vec<Family> = Family::ALL.into_iter().filter(has_nic).collect();
+        let stack = |family| {
+            let default_nic = default_nic(&nics, baseline, family, notes);
+            let node_addresses = node_addresses(&nics, baseline, input.node, family);
+            let cluster_routes = cluster_routes(&nics, &node_addresses, input.node, family, notes);
+            Stack { family, default_nic, node_addresses, cluster_routes }
+        };
+        let stacks = families.into_iter().map(stack).collect();
+        notes.dedup();
+        Some(Self { baseline, nics, stacks })
     }
 
     fn write(&self, plan: &mut Plan) {
@@ -185,14 +221,21 @@ impl<'a> Routed<'a> {
             origin: LinkOrigin::Found(LinkIdentity { index: self.baseline.index, mac: self.baseline.mac }),
             tx_queue_len: None,
         });
-        if self.nics.iter().any(|nic| nic.settings.tune_pod_routes) {
-            self.write_tables(&mut plan.pod);
-        } else {
+        let is_tuned = self.nics.iter().any(|nic| nic.settings.tune_pod_routes);
+        for stack in &self.stacks {
+            if is_tuned {
+                self.write_tables(stack, &mut plan.pod);
+                continue;
+            }
             // Left as the plugins made it, with the cluster's destinations added (../spec/coordinator.md 10.6).
-            let baseline = baseline_routes(self.baseline, MAIN);
-            for route in self.cluster_routes_in(MAIN).filter(|new| !baseline.iter().any(|it| it.key() == new.key())) {
+            let baseline = baseline_routes(self.baseline, MAIN, stack.family);
+            let is_new = |new: &Route| !baseline.iter().any(|it| it.key() == new.key());
+            for route in self.cluster_routes_in(stack, MAIN).filter(is_new) {
                 plan.pod.routes.push(DesiredRoute { route, exclusive: false });
             }
+        }
+        if self.stacks.iter().any(|stack| stack.family == Family::V6) {
+            plan.pod.sysctls.insert(disable_ipv6(self.baseline.nic.as_str()), "0".to_owned());
         }
         let settings = &self.nics[0].settings;
         if settings.pod_rp_filter >= 0 {
@@ -208,73 +251,81 @@ impl<'a> Routed<'a> {
     }
 
     /// Tables, rules and what leaves main.
-    fn write_tables(&self, pod: &mut Desired) {
+    fn write_tables(&self, stack: &Stack, pod: &mut Desired) {
+        let family = stack.family;
         let mut rules = Rules::default();
-        let default_cni_is_default = self.default_nic.is_none();
+        let default_cni_is_default = stack.default_nic.is_none();
         if default_cni_is_default {
-            let main = baseline_routes(self.baseline, MAIN).into_iter().chain(self.cluster_routes_in(MAIN));
+            let main =
+                baseline_routes(self.baseline, MAIN, family).into_iter().chain(self.cluster_routes_in(stack, MAIN));
             rules.reached_by_main(main.clone());
             claim(main, pod);
         } else {
             let table = tables::DEFAULT_NIC;
-            let own: Vec<Route> =
-                baseline_routes(self.baseline, table).into_iter().chain(self.cluster_routes_in(table)).collect();
-            rules.nic(table, &own, self.baseline.addresses.iter().map(|address| address.ip()));
-            pod.absent_routes.extend(leaving_main(&baseline_routes(self.baseline, MAIN)));
+            let own: Vec<Route> = baseline_routes(self.baseline, table, family)
+                .into_iter()
+                .chain(self.cluster_routes_in(stack, table))
+                .collect();
+            let addresses = self.baseline.addresses.iter().map(|address| address.ip());
+            rules.nic(table, &own, addresses.filter(|ip| family.has(*ip)));
+            pod.absent_routes.extend(leaving_main(&baseline_routes(self.baseline, MAIN, family)));
             claim(own, pod);
         }
         for (index, nic) in self.nics.iter().enumerate().filter(|(_, nic)| nic.settings.tune_pod_routes) {
-            let in_main = attachment_routes(nic.attachment, MAIN);
-            if self.default_nic == Some(index) {
+            let in_main = attachment_routes(nic.attachment, MAIN, family);
+            if stack.default_nic == Some(index) {
                 rules.reached_by_main(in_main.iter().cloned());
                 claim(in_main, pod);
                 continue;
             }
             let table = tables::of_ordinal(nic.attachment.ordinal);
-            let own = attachment_routes(nic.attachment, table);
-            rules.nic(table, &own, nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
+            let own = attachment_routes(nic.attachment, table, family);
+            let mut addresses = addresses_of(nic.attachment, family).peekable();
+            if own.is_empty() && addresses.peek().is_none() {
+                continue;
+            }
+            rules.nic(table, &own, addresses.map(|address| address.ip()));
             pod.absent_routes.extend(leaving_main(&in_main));
-            let cluster = self.cluster_and_link_routes_in(table);
+            let cluster = self.cluster_and_link_routes_in(stack, table);
             rules.also_in(table, cluster.iter());
             claim(own.into_iter().chain(cluster), pod);
         }
-        pod.rules.extend(rules.number());
+        pod.rules.extend(rules.number(family));
     }
 
     /// The cluster's destinations by the default CNI's NIC.
-    fn cluster_routes_in(&self, table: u32) -> impl Iterator<Item = Route> + Clone + '_ {
-        self.cluster_routes.iter().map(move |(dst, gateway)| route(table, *dst, *gateway, self.baseline.nic.as_str()))
+    fn cluster_routes_in<'s>(&'s self, stack: &'s Stack, table: u32) -> impl Iterator<Item = Route> + Clone + 's {
+        stack.cluster_routes.iter().map(move |(dst, gateway)| route(table, *dst, *gateway, self.baseline.nic.as_str()))
     }
 
     /// The same for another NIC's table, with the default CNI's own destinations on the link: a packet from that NIC's
     /// address to the cluster is to find the same way as one without a source.
-    fn cluster_and_link_routes_in(&self, table: u32) -> Vec<Route> {
-        baseline_routes(self.baseline, table)
+    fn cluster_and_link_routes_in(&self, stack: &Stack, table: u32) -> Vec<Route> {
+        baseline_routes(self.baseline, table, stack.family)
             .into_iter()
             .filter(|route| !route.is_default() && route.gateway.is_none())
             .map(|route| Route { src: None, ..route })
-            .chain(self.cluster_routes_in(table))
+            .chain(self.cluster_routes_in(stack, table))
             .collect()
     }
 
     /// The node's way to the pod's underlay addresses, and neighbours both ways (../spec/coordinator.md 6 and 7).
     fn write_node(&self, peer: &HostPeer, plan: &mut Plan) {
-        for address in &self.node_addresses {
+        for address in self.stacks.iter().flat_map(|stack| &stack.node_addresses) {
             plan.pod.neighbours.push(permanent(self.baseline.nic.as_str(), *address, peer.mac));
         }
         for nic in &self.nics {
             let table = nic.settings.host_rule_table;
-            plan.node.rules.push(Rule {
-                priority: tables::NODE_PRIORITY,
-                v6: false,
-                from: None,
-                to: None,
-                table,
-                other: None,
-                protocol: PROTOCOL,
-            });
-            for assigned in nic.attachment.addresses.iter().filter(|assigned| assigned.address.is_ipv4()) {
-                let ip = assigned.address.ip();
+            for ip in nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()) {
+                plan.node.rules.push(Rule {
+                    priority: tables::NODE_PRIORITY,
+                    v6: ip.is_ipv6(),
+                    from: None,
+                    to: None,
+                    table,
+                    other: None,
+                    protocol: PROTOCOL,
+                });
                 plan.node.routes.push(DesiredRoute {
                     route: route(table, IpNetwork::from(ip), None, peer.name.as_str()),
                     exclusive: true,
@@ -324,9 +375,9 @@ fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) ->
 ///
 /// The latest network configuration that names one decides, else annotation and SpiderCoordinator; a NIC that is not there
 /// (yet) or has no default route leaves it to the first attached NIC that has one.
-fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, notes: &mut Vec<String>) -> Option<usize> {
+fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, family: Family, notes: &mut Vec<String>) -> Option<usize> {
     let can_hold = |nic: &Nic<'_>| {
-        nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN).iter().any(Route::is_default)
+        nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN, family).iter().any(Route::is_default)
     };
     let first = nics.iter().position(can_hold);
     let named_by_conf = nics
@@ -341,6 +392,8 @@ fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, notes: &mut Vec<String>) -
     }
     match nics.iter().position(|nic| nic.name == wanted) {
         Some(index) if can_hold(&nics[index]) => Some(index),
+        // It has nothing to do with this family.
+        Some(index) if !has_family(nics[index].attachment, family) => first,
         Some(_) => {
             notes
                 .push(format!("default route NIC {wanted} has no gateway: {} is used", name_of(nics, first, baseline)));
@@ -363,13 +416,13 @@ fn name_of(nics: &[Nic<'_>], index: Option<usize>, baseline: &Baseline) -> Strin
 /// The node's addresses that the pod reaches by its default CNI's NIC: the sources that the node uses towards the pod's
 /// addresses, then the addresses of its uplinks; ascending. Of the default CNI's own links on the node, those count
 /// that the pod's NIC has as its gateway.
-fn node_addresses(nics: &[Nic<'_>], baseline: &Baseline, node: &NodeFacts) -> Vec<IpAddr> {
+fn node_addresses(nics: &[Nic<'_>], baseline: &Baseline, node: &NodeFacts, family: Family) -> Vec<IpAddr> {
     let underlay = nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
     let sources =
         baseline.addresses.iter().map(|address| address.ip()).chain(underlay).filter_map(|ip| node.source_towards(ip));
     let gateways = baseline.routes.iter().filter_map(|route| route.gateway).filter(|gateway| node.has(*gateway));
     let all: BTreeSet<IpAddr> =
-        sources.chain(gateways).chain(node.uplink_addresses()).filter(IpAddr::is_ipv4).collect();
+        sources.chain(gateways).chain(node.uplink_addresses()).filter(|ip| family.has(*ip)).collect();
     all.into_iter().collect()
 }
 
@@ -378,6 +431,7 @@ fn cluster_routes(
     nics: &[Nic<'_>],
     node_addresses: &[IpAddr],
     node: &NodeFacts,
+    family: Family,
     notes: &mut Vec<String>,
 ) -> Vec<(IpNetwork, Option<IpAddr>)> {
     let mut routes: BTreeMap<IpNetwork, Option<IpAddr>> =
@@ -388,12 +442,12 @@ fn cluster_routes(
             let settings = &nic.settings;
             settings.overlay_pod_cidr.iter().chain(&settings.service_cidr).chain(&settings.hijack_cidr)
         })
-        .filter(|network| network.is_ipv4())
+        .filter(|network| family.has_network(**network))
         .map(|network| subnet(*network))
         .collect();
-    let underlay: Vec<IpNetwork> =
-        nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address)).collect();
-    match node.gateway_for(&underlay) {
+    let underlay: Vec<IpAddr> =
+        nics.iter().flat_map(|nic| addresses_of(nic.attachment, family)).map(|address| address.ip()).collect();
+    match node.gateway_for(&underlay, family == Family::V6) {
         Some(gateway) => {
             for network in networks {
                 routes.entry(network).or_insert(Some(gateway));
@@ -401,7 +455,10 @@ fn cluster_routes(
         }
         None if networks.is_empty() => {}
         None => {
-            notes.push("the node has no address of its own: no routes to pod, service and hijacked networks".into())
+            let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
+            notes.push(format!(
+                "the node has no {family} address of its own: no routes to pod, service and hijacked networks of that family"
+            ));
         }
     }
     routes.into_iter().collect()

@@ -10,6 +10,10 @@ pub const FIRST_PRIORITY: u32 = 32765;
 pub const NODE_PRIORITY: u32 = 1000;
 /// The node's table when nothing says otherwise.
 pub const NODE_TABLE: u32 = 500;
+/// The kernel's metric of IPv6 routes that are given none (`IP6_RT_PRIO_USER`).
+pub const USER_METRIC: u32 = 1024;
+/// The kernel's metric of IPv6 routes that come with an address (`IP6_RT_PRIO_ADDRCONF`).
+pub const KERNEL_METRIC: u32 = 256;
 /// Our route, rule, neighbour and address protocol number.
 pub const PROTOCOL: u8 = 111;
 

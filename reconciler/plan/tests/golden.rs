@@ -46,6 +46,13 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
+/// A section for each family, as `ip` and `ip -6` have it.
+fn by_family(text: &mut String, of: &str, title: &str, lines: impl Fn(bool) -> Vec<String>) {
+    for v6 in [false, true] {
+        section(text, &format!("{of}ip {}{title}", if v6 { "-6 " } else { "" }), lines(v6));
+    }
+}
+
 fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>) {
     let lines: Vec<String> = lines.into_iter().collect();
     if !lines.is_empty() {
@@ -54,14 +61,20 @@ fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = Strin
 }
 
 /// `ip route` in the kernel's order: by destination, of one destination the longest prefix first.
-fn routes<'a>(all: impl Iterator<Item = &'a Route>, table: u32) -> Vec<String> {
-    let mut routes: Vec<&Route> = all.filter(|route| route.table == table).collect();
+fn routes<'a>(all: impl Iterator<Item = &'a Route>, table: u32, v6: bool) -> Vec<String> {
+    let mut routes: Vec<&Route> = all.filter(|route| route.table == table && route.dst.is_ipv6() == v6).collect();
     routes.sort_by_key(|route| (route.dst.ip(), std::cmp::Reverse(route.dst.prefix()), route.metric));
     routes.into_iter().map(|route| route.to_string().trim_end().to_owned()).collect()
 }
 
-fn rules(all: &[Rule]) -> Vec<String> {
-    all.iter().map(ToString::to_string).collect()
+fn rules(all: &[Rule], v6: bool) -> Vec<String> {
+    let mut rules: Vec<&Rule> = all.iter().filter(|rule| rule.v6 == v6).collect();
+    rules.sort_by_key(|rule| rule.priority);
+    rules.into_iter().map(ToString::to_string).collect()
+}
+
+fn tables<'a>(all: impl Iterator<Item = &'a Route>) -> BTreeSet<u32> {
+    all.map(|route| route.table).filter(|table| *table != MAIN).collect()
 }
 
 fn render(input: &Input) -> String {
@@ -74,22 +87,20 @@ fn render(input: &Input) -> String {
     let again = diff(&plan.pod, &pod.observe(), Prune::Yes);
     assert_eq!(again.steps, [], "a second diff");
     let mut text = String::new();
-    section(&mut text, "ip rule", rules(&pod.rules));
-    section(&mut text, "ip route", routes(pod.routes.iter(), MAIN));
-    let tables: BTreeSet<u32> = pod.routes.iter().map(|route| route.table).filter(|table| *table != MAIN).collect();
-    for table in tables {
-        section(&mut text, &format!("ip route show table {table}"), routes(pod.routes.iter(), table));
+    by_family(&mut text, "", "rule", |v6| rules(&pod.rules, v6));
+    by_family(&mut text, "", "route", |v6| routes(pod.routes.iter(), MAIN, v6));
+    for table in tables(pod.routes.iter()) {
+        by_family(&mut text, "", &format!("route show table {table}"), |v6| routes(pod.routes.iter(), table, v6));
     }
     section(
         &mut text,
         "ip neigh show nud permanent",
         pod.neighbours.iter().map(|it| format!("{} dev {} lladdr {} PERMANENT", it.address, it.dev, it.mac.unwrap())),
     );
-    section(&mut text, "node: ip rule", rules(&plan.node.rules));
-    let tables: BTreeSet<u32> = plan.node.routes.iter().map(|wanted| wanted.route.table).collect();
-    for table in tables {
-        let all = plan.node.routes.iter().map(|wanted| &wanted.route);
-        section(&mut text, &format!("node: ip route show table {table}"), routes(all, table));
+    by_family(&mut text, "node: ", "rule", |v6| rules(&plan.node.rules, v6));
+    let on_node = || plan.node.routes.iter().map(|wanted| &wanted.route);
+    for table in tables(on_node()) {
+        by_family(&mut text, "node: ", &format!("route show table {table}"), |v6| routes(on_node(), table, v6));
     }
     section(
         &mut text,

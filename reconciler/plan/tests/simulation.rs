@@ -18,7 +18,7 @@ type Flow = (Option<IpAddr>, IpAddr);
 
 /// Packets worth watching: from nowhere in particular and from every address that the pod has.
 fn flows(kernel: &Kernel) -> Vec<Flow> {
-    const DESTINATIONS: [&str; 15] = [
+    const DESTINATIONS: [&str; 25] = [
         "10.6.212.131",
         "10.233.65.96",
         "169.254.1.1",
@@ -34,12 +34,23 @@ fn flows(kernel: &Kernel) -> Vec<Flow> {
         "172.17.0.5",
         "192.168.7.9",
         "192.168.9.9",
+        "fd00:6::131",
+        "fd85::96",
+        "fd85::505",
+        "fd86::7",
+        "fd00:6::132",
+        "fd00:7::9",
+        "fd00:8::9",
+        "fd00:6::1",
+        "fd00:99::9",
+        "2001:db8::8",
     ];
     let sources: Vec<Option<IpAddr>> =
         std::iter::once(None).chain(kernel.addresses.iter().map(|it| Some(it.address.ip()))).collect();
     sources
         .iter()
         .flat_map(|source| DESTINATIONS.iter().map(|destination| (*source, destination.parse().unwrap())))
+        .filter(|(source, destination): &Flow| source.is_none_or(|source| source.is_ipv4() == destination.is_ipv4()))
         .collect()
 }
 
@@ -216,8 +227,9 @@ impl Damage {
                 }
             }
             Self::FlushTable(index) if !ours.is_empty() => {
-                let table = index.get(&ours).table;
-                kernel.routes.retain(|it| it.table != table || foreign.routes.contains(it));
+                let (table, is_v4) = (index.get(&ours).table, index.get(&ours).dst.is_ipv4());
+                let is_flushed = |it: &plan::Route| it.table == table && it.dst.is_ipv4() == is_v4;
+                kernel.routes.retain(|it| !is_flushed(it) || foreign.routes.contains(it));
             }
             Self::FlushRules => kernel.rules.retain(|it| !our_rules.contains(it)),
             Self::LinkDown(index) if !nics.is_empty() => kernel.set_down(&index.get(&nics).1),
@@ -240,7 +252,7 @@ impl Damage {
                 let wanted = index.get(&nics).0;
                 kernel.links.iter_mut().filter(|link| link.index == wanted).for_each(|link| link.mtu = 1400);
             }
-            Self::ForeignDefault => {
+            Self::ForeignDefault if ours.iter().any(|it| it.dst.is_ipv4()) => {
                 kernel.routes.insert(0, world::route(MAIN, "0.0.0.0/0", None, "eth0", 3));
             }
             Self::KeyTaken(index, is_before) if !ours.is_empty() => {
@@ -250,7 +262,7 @@ impl Damage {
                     dev: Some("eth0".into()),
                     gateway: None,
                     src: None,
-                    scope: Scope::LINK,
+                    scope: if our.dst.is_ipv4() { Scope::LINK } else { Scope::GLOBAL },
                     metric: our.metric,
                     protocol: 3,
                     ..our.clone()
@@ -285,7 +297,9 @@ impl Damage {
                 kernel.apply(&Step::AddAddress(address)).unwrap();
             }
             Self::WrongPrefix(index) => {
-                if let Some(address) = nic_address(index).filter(|it| it.protocol == PROTOCOL) {
+                // One of IPv6 has to go first, and its subnet with it.
+                let is_torn = |it: &Address| it.protocol == PROTOCOL && it.address.is_ipv4();
+                if let Some(address) = nic_address(index).filter(is_torn) {
                     let wrong = ipnetwork::IpNetwork::new(address.address.ip(), 24).unwrap();
                     kernel.delete_address(&address);
                     kernel.apply(&Step::AddAddress(Address { address: wrong, ..address })).unwrap();
@@ -393,7 +407,12 @@ proptest! {
         foreign.put(&mut kernel);
         let at_once = converge(&kernel, &world.desired(), Continuity::Reachable)?;
         let grown = grow(&world, &foreign)?;
-        let rules = |kernel: &Kernel| kernel.rules.clone();
+        let rules = |kernel: &Kernel| {
+            let mut rules = kernel.rules.clone();
+            // The kernel has a list for each family.
+            rules.sort_by_key(|rule| rule.v6);
+            rules
+        };
         prop_assert_eq!(rules(&at_once), rules(&grown));
         prop_assert_eq!(foreign.is_untouched(&at_once), Ok(()));
     }

@@ -9,6 +9,7 @@
 //! On a real cluster Cilium encapsulates or routes between nodes; here they have plain routes to each other's pods, and
 //! the router one back to the pod network, so that sources arrive untranslated.
 
+pub mod dual;
 pub mod expected;
 mod pod;
 
@@ -106,12 +107,27 @@ impl Scene {
     /// Builds it. Namespaces are called `worker01` and so on, or `NAME-worker01` where several scenes share a world;
     /// files are below `/run/dragline-NAME`, which the private world alone sees.
     pub fn build(name: &str) -> Result<Self, SceneError> {
+        Self::build_with(name, false)
+    }
+
+    /// The same with IPv6 beside IPv4 for the nodes, the router and the outside host; for pods see [`dual::give`].
+    pub fn build_dual(name: &str) -> Result<Self, SceneError> {
+        Self::build_with(name, true)
+    }
+
+    fn build_with(name: &str, is_dual: bool) -> Result<Self, SceneError> {
         let folder = PathBuf::from(format!("/run/dragline-{}", if name.is_empty() { "scene" } else { name }));
         for sub in ["manifests", "state"] {
             let path = folder.join(sub);
             fs::create_dir_all(&path).map_err(|source| SceneError::File { path, source })?;
         }
-        let netns = |role: &str| Netns::create(&qualified(name, role));
+        let netns = |role: &str| {
+            let made = Netns::create(&qualified(name, role))?;
+            if is_dual {
+                dual::allow(&made)?;
+            }
+            Ok::<Netns, SceneError>(made)
+        };
         let (worker, controller) = (netns(WORKER)?, netns(CONTROLLER)?);
         let (router, outside, switch) = (netns("router")?, netns("outside")?, netns("switch")?);
         wire_underlay(&switch, [(&worker, UPLINK), (&controller, UPLINK), (&router, "eth0")])?;
@@ -120,6 +136,9 @@ impl Scene {
         set_up_router(&router, &outside)?;
         set_up_cilium_host(&worker)?;
         set_up_cilium_host(&controller)?;
+        if is_dual {
+            dual::lay(&worker, &controller, &router, &outside)?;
+        }
         let overlay_pod = Pod::create(&qualified(name, "overlay"), &worker, OVERLAY_POD_ADDRESS)?;
         let coredns = Pod::create(&qualified(name, "coredns"), &controller, COREDNS_ADDRESS)?;
         let via = |gateway: Ipv4Addr| Some(IpAddr::V4(gateway));

@@ -6,6 +6,7 @@
 mod calls;
 mod damage;
 mod declared;
+mod families;
 mod fight;
 mod foreign;
 mod kinds;
@@ -33,6 +34,9 @@ fn main() {
         trial("each_kind_of_drift_is_repaired", kinds::with_own_macvlan),
         // Shown as ignored where containernetworking-plugins is not installed; `cargo verify` sees to it.
         trial("each_kind_of_drift_is_repaired_on_a_foreign_link", kinds::with_reference_macvlan)
+            .with_ignored_flag(reference_plugins().is_none()),
+        trial("both_families_are_routed_and_kept", families::with_own_macvlan),
+        trial("both_families_are_routed_and_kept_on_a_foreign_link", families::with_reference_macvlan)
             .with_ignored_flag(reference_plugins().is_none()),
         trial("a_fighting_program_is_backed_off_from", fight::in_a_pod),
         trial("a_fight_over_the_node_is_backed_off_from", fight::on_the_node),

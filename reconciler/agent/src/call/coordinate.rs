@@ -1,7 +1,9 @@
 //! ADD as coordinator: the routing intent, together with the baseline that the default CNI had set up.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use plan::tables::MAIN;
 use plan::{LinkKind, Observed, RouteKind, ownership};
 use schemas::cni::error::CniError;
@@ -117,15 +119,15 @@ fn baseline(nic: &str, pod: &Observed, node: &Observed) -> Result<Baseline, CniE
     })?;
     let mac = link.mac.ok_or_else(|| missing(format!("the pod's {nic} has no hardware address")))?;
     let is_routed = |address: &&plan::Address| match address.address.ip() {
-        std::net::IpAddr::V4(ip) => !ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
     };
     let addresses = pod.addresses.iter().filter(|address| address.dev == nic).filter(is_routed);
     let routes = pod.routes.iter().filter(|route| {
         route.table == MAIN
             && route.dev.as_deref() == Some(nic)
             && route.kind == RouteKind::Unicast
-            && route.dst.is_ipv4()
+            && !is_links_own(route, &pod.addresses)
             && !ownership::is_our_route(route)
     });
     Ok(Baseline {
@@ -146,6 +148,13 @@ fn baseline(nic: &str, pod: &Observed, node: &Observed) -> Result<Baseline, CniE
             .collect(),
         peer: peer(link, node),
     })
+}
+
+/// What the kernel gives each link for itself in IPv6, whoever else is there; also the route to an address of its own.
+fn is_links_own(route: &plan::Route, addresses: &[plan::Address]) -> bool {
+    let IpAddr::V6(ip) = route.dst.ip() else { return false };
+    let is_itself = || addresses.iter().any(|own| route.dst == IpNetwork::from(own.address.ip()));
+    ip.is_unicast_link_local() || ip.is_multicast() || (route.gateway.is_none() && is_itself())
 }
 
 /// The node's end of the pod's interface: each names the other's index.

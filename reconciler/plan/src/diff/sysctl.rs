@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::link::LinkChanges;
+use super::view::View;
 use crate::desired::Desired;
 use crate::object::Observed;
 use crate::step::Step;
@@ -13,7 +14,7 @@ pub(super) struct SysctlChanges {
     pub(super) blocked: Vec<String>,
 }
 
-pub(super) fn diff(desired: &Desired, observed: &Observed, links: &LinkChanges) -> SysctlChanges {
+pub(super) fn diff(desired: &Desired, observed: &Observed, view: &View, links: &LinkChanges) -> SysctlChanges {
     // A link that gets its name in this diff gets its sysctls with it: what was observed under that name, if anything,
     // was another link's.
     let named: BTreeSet<&str> = links
@@ -26,7 +27,9 @@ pub(super) fn diff(desired: &Desired, observed: &Observed, links: &LinkChanges) 
         })
         .collect();
     let mut changes = SysctlChanges::default();
-    for (path, value) in &desired.sysctls {
+    // A link that is not there is told of as such.
+    let has_link = |path: &str| link_of(path).is_none_or(|link| view.links.contains_key(link));
+    for (path, value) in desired.sysctls.iter().filter(|(path, _)| has_link(path)) {
         match observed.sysctls.get(path) {
             _ if link_of(path).is_some_and(|link| named.contains(link)) => {
                 changes.set.push(Step::SetSysctl { path: path.clone(), value: value.clone() });

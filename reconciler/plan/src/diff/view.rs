@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::object::{Address, Neighbour, Observed, Route, RouteKind, Scope};
-use crate::tables::MAIN;
+use crate::tables::{self, MAIN};
 
 /// Whether a link can carry routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,23 +73,23 @@ impl View {
         self.links.get(dev) == Some(&Readiness::Ready)
     }
 
-    /// The kernel puts an IPv4 address's subnet into main when address and link are up: appended, so that it never goes
+    /// The kernel puts an address's subnet into main when address and link are up: appended, so that it never goes
     /// before what is there.
     pub(super) fn connect(&mut self, address: &Address) {
-        let IpNetwork::V4(network) = address.address else { return };
-        let prefix = network.prefix();
-        let Ok(dst) = IpNetwork::new(network.network().into(), prefix) else { return };
-        if prefix == 32 {
+        let network = address.address;
+        let Ok(dst) = IpNetwork::new(network.network(), network.prefix()) else { return };
+        if dst == IpNetwork::from(network.ip()) {
             return;
         }
+        let is_v4 = network.is_ipv4();
         let connected = Route {
             table: MAIN,
             dst,
-            metric: 0,
+            metric: if is_v4 { 0 } else { tables::KERNEL_METRIC },
             dev: Some(address.dev.clone()),
             gateway: None,
-            src: Some(network.ip().into()),
-            scope: Scope::LINK,
+            src: is_v4.then_some(network.ip()),
+            scope: if is_v4 { Scope::LINK } else { Scope::GLOBAL },
             onlink: false,
             kind: RouteKind::Unicast,
             protocol: KERNEL,

@@ -6,16 +6,17 @@ use ipnetwork::IpNetwork;
 use schemas::intent::{Attachment, Baseline};
 use schemas::name::Mac;
 
+use super::family::Family;
 use crate::desired::RoutePattern;
 use crate::object::{Neighbour, Route, RouteKind, Scope};
-use crate::tables::{MAIN, PROTOCOL};
+use crate::tables::{KERNEL_METRIC, MAIN, PROTOCOL, USER_METRIC};
 
 /// The default CNI's routes, for one table.
-pub(super) fn baseline_routes(baseline: &Baseline, table: u32) -> Vec<Route> {
+pub(super) fn baseline_routes(baseline: &Baseline, table: u32, family: Family) -> Vec<Route> {
     baseline
         .routes
         .iter()
-        .filter(|route| route.dst.is_ipv4())
+        .filter(|route| family.has_network(route.dst))
         .map(|found| Route {
             table,
             dst: found.dst,
@@ -32,24 +33,34 @@ pub(super) fn baseline_routes(baseline: &Baseline, table: u32) -> Vec<Route> {
 }
 
 /// An attachment's own routes: its connected subnets, then those that IPAM gave.
-pub(super) fn attachment_routes(attachment: &Attachment, table: u32) -> Vec<Route> {
+pub(super) fn attachment_routes(attachment: &Attachment, table: u32, family: Family) -> Vec<Route> {
     let dev = attachment.key.ifname.as_str();
-    let addresses = attachment.addresses.iter().filter(|assigned| assigned.address.is_ipv4());
+    let addresses = attachment.addresses.iter().filter(|assigned| family.has_network(assigned.address));
     let connected = addresses
         .clone()
-        .filter(|assigned| assigned.address.prefix() < 32)
-        .map(|assigned| Route { src: Some(assigned.address.ip()), ..route(table, assigned.address, None, dev) });
-    let given = attachment.routes.iter().filter(|given| given.dst.is_ipv4()).map(|given| {
+        .filter(|assigned| subnet(assigned.address) != IpNetwork::from(assigned.address.ip()))
+        .map(|assigned| connected(table, assigned.address, dev));
+    let given = attachment.routes.iter().filter(|given| family.has_network(given.dst)).map(|given| {
         let own_gateway = || addresses.clone().find_map(|assigned| assigned.gateway);
         route(table, given.dst, given.gateway.or_else(own_gateway), dev)
     });
     let mut routes: Vec<Route> = connected.collect();
     for route in given {
-        if !routes.iter().any(|known| known.key() == route.key()) {
+        if !routes.iter().any(|known| known.dst == route.dst) {
             routes.push(route);
         }
     }
     routes
+}
+
+/// An address's own subnet; in main as the kernel makes it.
+fn connected(table: u32, address: IpNetwork, dev: &str) -> Route {
+    let made = route(table, address, None, dev);
+    match address {
+        IpNetwork::V4(address) => Route { src: Some(address.ip().into()), ..made },
+        IpNetwork::V6(_) if table == MAIN => Route { metric: KERNEL_METRIC, ..made },
+        IpNetwork::V6(_) => made,
+    }
 }
 
 /// What is to be absent in main, because it stands in another table.
@@ -57,16 +68,17 @@ pub(super) fn leaving_main(routes: &[Route]) -> impl Iterator<Item = RoutePatter
     routes.iter().filter_map(|route| Some(RoutePattern { table: MAIN, dst: route.dst, dev: route.dev.clone()? }))
 }
 
-/// A route of ours by one link.
+/// A route of ours by one link. IPv6 knows no scopes of routes, and no metric but one that says so.
 pub(super) fn route(table: u32, dst: IpNetwork, gateway: Option<IpAddr>, dev: &str) -> Route {
+    let is_link = gateway.is_none() && dst.is_ipv4();
     Route {
         table,
         dst: subnet(dst),
-        metric: 0,
+        metric: if dst.is_ipv4() { 0 } else { USER_METRIC },
         dev: Some(dev.to_owned()),
         gateway,
         src: None,
-        scope: if gateway.is_some() { Scope::GLOBAL } else { Scope::LINK },
+        scope: if is_link { Scope::LINK } else { Scope::GLOBAL },
         onlink: false,
         kind: RouteKind::Unicast,
         protocol: PROTOCOL,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::family::Family;
 use crate::object::{Route, Rule};
 use crate::tables::{self, MAIN, PROTOCOL};
 
@@ -32,7 +33,7 @@ impl Rules {
         for route in routes.iter().filter(|route| !route.is_default()) {
             self.to.entry(route.dst).or_insert(table);
         }
-        self.from.extend(addresses.filter(IpAddr::is_ipv4).map(|address| (address, table)));
+        self.from.extend(addresses.map(|address| (address, table)));
     }
 
     /// What stands in a table besides.
@@ -42,7 +43,7 @@ impl Rules {
 
     /// `to` rules in ascending order of destination from the top down, so that a part of a network is asked before the
     /// whole of it; then the `from` rules, which are asked before all of them.
-    pub(super) fn number(mut self) -> Vec<Rule> {
+    pub(super) fn number(mut self, family: Family) -> Vec<Rule> {
         self.to.retain(|destination, _| !self.main.contains(destination));
         // A wide `to` rule must not swallow what main reaches more closely.
         let swallowed: Vec<IpNetwork> = self
@@ -64,7 +65,7 @@ impl Rules {
             .zip((1..=tables::FIRST_PRIORITY).rev())
             .map(|((from, to, table), priority)| Rule {
                 priority,
-                v6: false,
+                v6: family == Family::V6,
                 from,
                 to,
                 table,

@@ -44,9 +44,13 @@ impl Kernel {
 
     /// Every link has its own; they come and go with its name.
     fn register_sysctls(&mut self) {
-        let own = |name: &str| format!("net/ipv4/conf/{name}/arp_notify");
-        let names: Vec<String> = self.links.iter().map(|link| own(&link.name)).collect();
-        self.sysctls.retain(|path, _| !path.ends_with("/arp_notify") || names.contains(path));
+        let own = |link: &Link| {
+            let name = &link.name;
+            let v6 = ["ndisc_notify", "disable_ipv6"].map(|setting| format!("net/ipv6/conf/{name}/{setting}"));
+            std::iter::once(format!("net/ipv4/conf/{name}/arp_notify")).chain(v6)
+        };
+        let names: Vec<String> = self.links.iter().flat_map(own).collect();
+        self.sysctls.retain(|path, _| path.contains("/all/") || names.contains(path));
         for name in names {
             self.sysctls.entry(name).or_insert_with(|| "0".to_owned());
         }
@@ -199,19 +203,21 @@ impl Kernel {
         Ok(())
     }
 
-    /// Its routes vanish in every table, silently.
+    /// Its routes vanish in every table, silently, and its IPv6 addresses.
     pub(crate) fn set_down(&mut self, dev: &str) {
         if let Some(link) = self.links.iter_mut().find(|link| link.name == dev) {
             link.up = false;
         }
         self.routes.retain(|route| route.dev.as_deref() != Some(dev));
         self.neighbours.retain(|it| it.dev != dev);
+        self.addresses.retain(|it| it.dev != dev || it.address.is_ipv4());
     }
 
     pub(crate) fn delete_link(&mut self, dev: &str) {
         self.set_down(dev);
         self.links.retain(|link| link.name != dev);
         self.addresses.retain(|it| it.dev != dev);
+        self.register_sysctls();
     }
 
     fn add_address(&mut self, address: &Address) -> Result<(), String> {
@@ -236,11 +242,12 @@ impl Kernel {
         let ip = address.address.ip();
         let connected = connected(address);
         let is_local = self.addresses.iter().any(|it| it.address.ip() == ip);
-        let is_last = !self.addresses.iter().any(|it| it.dev == address.dev && it.address.is_ipv4());
+        let is_last =
+            address.address.is_ipv4() && !self.addresses.iter().any(|it| it.dev == address.dev && it.address.is_ipv4());
         self.routes.retain(|route| {
             Some(route) != connected.as_ref()
                 && (is_local || route.src != Some(ip))
-                && !(is_last && route.dev.as_deref() == Some(&address.dev))
+                && !(is_last && route.dst.is_ipv4() && route.dev.as_deref() == Some(&address.dev))
         });
     }
 
@@ -263,7 +270,8 @@ impl Kernel {
         if route.src.is_some_and(|src| !self.addresses.iter().any(|it| it.address.ip() == src)) {
             return Err(format!("EINVAL source of {route} is not local"));
         }
-        if let Some(gateway) = route.gateway.filter(|_| !route.onlink) {
+        let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if let Some(gateway) = route.gateway.filter(|gateway| !route.onlink && !is_link_local(gateway)) {
             let is_on_link = |table: Option<u32>| {
                 self.routes.iter().any(|it| {
                     table.is_none_or(|table| table == it.table)
@@ -279,8 +287,9 @@ impl Kernel {
             }
         }
         let position = match placement {
-            Placement::Alone | Placement::Before => first,
-            Placement::After => None,
+            // IPv6 knows no prepending.
+            Placement::Alone | Placement::Before if route.dst.is_ipv4() => first,
+            _ => None,
         };
         self.routes.insert(position.unwrap_or(self.routes.len()), route.clone());
         Ok(())
@@ -295,7 +304,7 @@ impl Kernel {
 
     /// The routing decision for a packet that leaves the pod; None is unreachable.
     pub(crate) fn lookup(&self, src: Option<IpAddr>, dst: IpAddr) -> Option<Way> {
-        for rule in self.rules.iter().filter(|rule| !rule.v6 && rule.other.is_none()) {
+        for rule in self.rules.iter().filter(|rule| rule.v6 == dst.is_ipv6() && rule.other.is_none()) {
             let from_matches = rule.from.is_none_or(|from| src.is_some_and(|src| from.contains(src)));
             if !from_matches || !rule.to.is_none_or(|to| to.contains(dst)) {
                 continue;
@@ -318,16 +327,18 @@ impl Kernel {
 }
 
 fn connected(address: &Address) -> Option<Route> {
-    let IpNetwork::V4(network) = address.address else { return None };
-    let dst = IpNetwork::new(network.network().into(), network.prefix()).ok()?;
-    (network.prefix() < 32).then(|| Route {
+    let network = address.address;
+    let dst = IpNetwork::new(network.network(), network.prefix()).ok()?;
+    let is_v4 = network.is_ipv4();
+    // A single IPv6 address has a route as well; nothing looks at it.
+    (dst != IpNetwork::from(network.ip())).then(|| Route {
         table: MAIN,
         dst,
-        metric: 0,
+        metric: if is_v4 { 0 } else { 256 },
         dev: Some(address.dev.clone()),
         gateway: None,
-        src: Some(network.ip().into()),
-        scope: Scope::LINK,
+        src: is_v4.then_some(network.ip()),
+        scope: if is_v4 { Scope::LINK } else { Scope::GLOBAL },
         onlink: false,
         kind: RouteKind::Unicast,
         protocol: 2,
@@ -336,8 +347,8 @@ fn connected(address: &Address) -> Option<Route> {
 
 /// The rules that every namespace has.
 pub(crate) fn built_in_rules() -> Vec<Rule> {
-    [(0, 255), (32766, 254), (32767, 253)]
-        .into_iter()
-        .map(|(priority, table)| Rule { priority, v6: false, from: None, to: None, table, other: None, protocol: 2 })
-        .collect()
+    let rule =
+        |v6| move |(priority, table)| Rule { priority, v6, from: None, to: None, table, other: None, protocol: 2 };
+    let v4 = [(0, 255), (32766, 254), (32767, 253)].map(rule(false));
+    v4.into_iter().chain([(0, 255), (32766, 254)].map(rule(true))).collect()
 }

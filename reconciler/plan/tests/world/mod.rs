@@ -1,10 +1,12 @@
 //! Random pods: what their attachments ask for, and what the kernel holds before anybody of us came.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use plan::tables::MAIN;
-use plan::{Address, Desired, Link, LinkKind, NodeFacts, Plan, PlanInput, RP_FILTER, Route, RouteKind, Scope, plan};
+use plan::{
+    Address, Desired, Link, LinkKind, NodeFacts, Observed, Plan, PlanInput, RP_FILTER, Route, RouteKind, Scope, plan,
+};
 use proptest::prelude::*;
 use schemas::intent::{
     AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorOverrides, CoordinatorSettings,
@@ -17,8 +19,12 @@ use crate::kernel::{Kernel, built_in_rules};
 /// One NIC that a pod has, may have, or had.
 #[derive(Debug, Clone)]
 pub(crate) struct Nic {
-    /// Its subnet is 10.{subnet}.0.0/16; two NICs may share one.
+    /// Its subnets are 10.{subnet}.0.0/16 and fd00:{subnet}::/64; two NICs may share them.
     pub(crate) subnet: u8,
+    /// It has an address of the first.
+    pub(crate) v4: bool,
+    /// It has an address of the second.
+    pub(crate) v6: bool,
     /// We make the link; else the reference macvlan did.
     pub(crate) made: bool,
     pub(crate) gateway: bool,
@@ -37,13 +43,18 @@ pub(crate) struct World {
     /// 0 says nothing, 1 eth0, 2 net1, ...
     pub(crate) default_nic: u8,
     pub(crate) calico: bool,
+    /// The default CNI gives IPv6 too.
+    pub(crate) v6: bool,
 }
 
 pub(crate) fn nic(wide: bool) -> impl Strategy<Value = Nic> {
     let chance = |percent: u32| prop::bool::weighted(f64::from(percent) / 100.0);
-    (6u8..9, any::<bool>(), chance(85), chance(15), chance(85), chance(85)).prop_map(
-        move |(subnet, made, gateway, is_wide, coordinated, tuned)| Nic {
+    let families = prop_oneof![3 => Just((true, false)), 2 => Just((true, true)), 1 => Just((false, true))];
+    (6u8..9, families, any::<bool>(), chance(85), chance(15), chance(85), chance(85)).prop_map(
+        move |(subnet, (v4, v6), made, gateway, is_wide, coordinated, tuned)| Nic {
             subnet,
+            v4,
+            v6,
             made,
             gateway,
             wide: wide && is_wide && gateway && coordinated && tuned,
@@ -55,10 +66,12 @@ pub(crate) fn nic(wide: bool) -> impl Strategy<Value = Nic> {
 }
 
 pub(crate) fn world(wide: bool) -> impl Strategy<Value = World> {
-    (prop::collection::vec(nic(wide), 1..=3), 0u8..5, any::<bool>()).prop_map(|(nics, default_nic, calico)| World {
+    let nics = prop::collection::vec(nic(wide), 1..=3);
+    (nics, 0u8..5, any::<bool>(), any::<bool>()).prop_map(|(nics, default_nic, calico, v6)| World {
         nics,
         default_nic,
         calico,
+        v6,
     })
 }
 
@@ -74,12 +87,18 @@ pub(crate) fn name(place: usize) -> String {
     format!("net{}", place + 1)
 }
 
-pub(crate) fn address(place: usize, nic: &Nic) -> IpNetwork {
-    IpNetwork::new(Ipv4Addr::new(10, nic.subnet, 212, 200 + u8::try_from(place).unwrap()).into(), 16).unwrap()
+/// Its addresses with their gateways.
+fn addresses(place: usize, nic: &Nic) -> Vec<(IpNetwork, IpAddr)> {
+    let (subnet, last) = (nic.subnet, 200 + u8::try_from(place).unwrap());
+    let v4 = nic.v4.then(|| (net(&format!("10.{subnet}.212.{last}/16")), ip(&format!("10.{subnet}.0.1"))));
+    let v6 = nic.v6.then(|| (net(&format!("fd00:{subnet}::{last}/64")), ip(&format!("fd00:{subnet}::1"))));
+    v4.into_iter().chain(v6).collect()
 }
 
-pub(crate) fn gateway(nic: &Nic) -> IpAddr {
-    Ipv4Addr::new(10, nic.subnet, 0, 1).into()
+/// What its IPAM routes by that gateway.
+fn destinations(nic: &Nic, gateway: IpAddr) -> Vec<IpNetwork> {
+    let (all, wide) = if gateway.is_ipv4() { ("0.0.0.0/0", "10.0.0.0/8") } else { ("::/0", "fd00::/16") };
+    std::iter::once(net(all)).chain(nic.wide.then(|| net(wide))).collect()
 }
 
 fn mac(place: usize) -> Mac {
@@ -90,11 +109,11 @@ pub(crate) fn route(table: u32, dst: &str, via: Option<IpAddr>, dev: &str, proto
     Route {
         table,
         dst: net(dst),
-        metric: 0,
+        metric: if net(dst).is_ipv4() { 0 } else { 1024 },
         dev: Some(dev.into()),
         gateway: via,
         src: None,
-        scope: if via.is_some() { Scope::GLOBAL } else { Scope::LINK },
+        scope: if via.is_some() || net(dst).is_ipv6() { Scope::GLOBAL } else { Scope::LINK },
         onlink: false,
         kind: RouteKind::Unicast,
         protocol,
@@ -110,11 +129,19 @@ pub(crate) fn node() -> NodeFacts {
         |dev: &str, text: &str| Address { dev: dev.into(), address: net(text), scope: Scope::GLOBAL, protocol: 0 };
     let connected = Route { src: Some(ip("10.6.212.131")), ..route(MAIN, "10.6.0.0/16", None, "ens192", 2) };
     NodeFacts {
-        addresses: vec![address("ens192", "10.6.212.131/16"), address("cilium_host", "10.233.65.96/32")],
+        addresses: vec![
+            address("ens192", "10.6.212.131/16"),
+            address("ens192", "fd00:6::131/64"),
+            address("cilium_host", "10.233.65.96/32"),
+            address("cilium_host", "fd85::96/128"),
+        ],
         routes: vec![
             route(MAIN, "0.0.0.0/0", Some(ip("10.6.0.1")), "ens192", 3),
             connected,
             route(MAIN, "10.233.120.101/32", None, "lxc1", 3),
+            route(MAIN, "::/0", Some(ip("fd00:6::1")), "ens192", 3),
+            Route { metric: 256, ..route(MAIN, "fd00:6::/64", None, "ens192", 2) },
+            route(MAIN, "fd85::101/128", None, "lxc1", 3),
         ],
     }
 }
@@ -124,8 +151,8 @@ fn settings() -> CoordinatorSettings {
         mode: schemas::intent::CoordinatorMode::Auto,
         tune_pod_routes: true,
         default_route_nic: None,
-        overlay_pod_cidr: vec![net("10.233.64.0/18")],
-        service_cidr: vec![net("10.233.0.0/18")],
+        overlay_pod_cidr: vec![net("10.233.64.0/18"), net("fd85::/64")],
+        service_cidr: vec![net("10.233.0.0/18"), net("fd86::/108")],
         hijack_cidr: vec![net("169.254.0.0/16")],
         host_rule_table: 500,
         pod_rp_filter: 0,
@@ -139,16 +166,7 @@ impl World {
     }
 
     fn sandbox(&self) -> Sandbox {
-        let gateway = self.nic_gateway();
-        let baseline_route = |dst, gateway, scope| BaselineRoute {
-            dst,
-            gateway,
-            src: None,
-            scope,
-            metric: 0,
-            onlink: false,
-            protocol: 3,
-        };
+        let baseline = self.baseline();
         Sandbox {
             container: "c0".parse().unwrap(),
             netns: None,
@@ -156,11 +174,18 @@ impl World {
                 nic: "eth0".parse().unwrap(),
                 index: 2,
                 mac: mac(200),
-                addresses: vec![net("10.233.120.101/32")],
-                routes: vec![
-                    baseline_route(net("0.0.0.0/0"), Some(gateway), 0),
-                    baseline_route(IpNetwork::from(gateway), None, 253),
-                ],
+                addresses: baseline.addresses.iter().map(|it| it.address).collect(),
+                routes: (baseline.routes.iter())
+                    .map(|it| BaselineRoute {
+                        dst: it.dst,
+                        gateway: it.gateway,
+                        src: it.src,
+                        scope: it.scope.0,
+                        metric: it.metric,
+                        onlink: it.onlink,
+                        protocol: it.protocol,
+                    })
+                    .collect(),
                 peer: Some(HostPeer { name: "lxc1".parse().unwrap(), index: 9, mac: mac(201) }),
             }),
             generation: 1,
@@ -169,16 +194,16 @@ impl World {
     }
 
     fn attachment(&self, place: usize, nic: &Nic) -> Attachment {
-        let via = nic.gateway.then(|| gateway(nic));
+        let via = |gateway| nic.gateway.then_some(gateway);
+        let own = addresses(place, nic);
         let named = match self.default_nic {
             0 => None,
             1 => Some("eth0".to_owned()),
             number => Some(name(usize::from(number) - 2)),
         };
-        let routes = via
-            .iter()
-            .flat_map(|_| ["0.0.0.0/0"].into_iter().chain(nic.wide.then_some("10.0.0.0/8")))
-            .map(|dst| RouteIntent { dst: net(dst), gateway: via });
+        let routes = own.iter().filter(|_| nic.gateway).flat_map(|(_, gateway)| {
+            destinations(nic, *gateway).into_iter().map(|dst| RouteIntent { dst, gateway: Some(*gateway) })
+        });
         let coordinate = CoordinateIntent {
             conf: CoordinatorOverrides { tune_pod_routes: Some(nic.tuned), ..CoordinatorOverrides::default() },
             annotated_default_nic: named,
@@ -190,7 +215,13 @@ impl World {
             pod: PodRef::default(),
             ordinal: u32::try_from(place).unwrap(),
             generation: 1,
-            addresses: vec![AssignedAddress { address: address(place, nic), gateway: via, pool: "p".into() }],
+            addresses: (own.iter())
+                .map(|(address, gateway)| AssignedAddress {
+                    address: *address,
+                    gateway: via(*gateway),
+                    pool: "p".into(),
+                })
+                .collect(),
             routes: routes.collect(),
             allocated: nic.attached,
             link: nic.made.then(|| LinkIntent {
@@ -225,22 +256,30 @@ impl World {
     pub(crate) fn baseline(&self) -> Kernel {
         let gateway = self.nic_gateway();
         let other = |kind: &str| LinkKind::Other(kind.to_owned());
-        Kernel {
+        let address =
+            |text: &str| Address { dev: "eth0".into(), address: net(text), scope: Scope::GLOBAL, protocol: 0 };
+        let mut addresses = vec![address("10.233.120.101/32")];
+        let mut routes = vec![
+            route(MAIN, "0.0.0.0/0", Some(gateway), "eth0", 3),
+            route(MAIN, &gateway.to_string(), None, "eth0", 3),
+        ];
+        if self.v6 {
+            addresses.push(address("fd85::101/128"));
+            let link_local = self.calico.then(|| ip("fe80::ecee:eeff:feee:eeee"));
+            routes.push(route(MAIN, "::/0", Some(link_local.unwrap_or(ip("fd85::96"))), "eth0", 3));
+            if link_local.is_none() {
+                routes.push(route(MAIN, "fd85::96/128", None, "eth0", 3));
+            }
+        }
+        let observed = Observed {
             links: vec![link("lo", 1, other("loopback"), None), link("eth0", 2, LinkKind::Veth, Some(mac(200)))],
-            addresses: vec![Address {
-                dev: "eth0".into(),
-                address: net("10.233.120.101/32"),
-                scope: Scope::GLOBAL,
-                protocol: 0,
-            }],
-            routes: vec![
-                route(MAIN, "0.0.0.0/0", Some(gateway), "eth0", 3),
-                route(MAIN, &gateway.to_string(), None, "eth0", 3),
-            ],
+            addresses,
+            routes,
             rules: built_in_rules(),
             neighbours: Vec::new(),
             sysctls: [(RP_FILTER.to_owned(), "1".to_owned())].into(),
-        }
+        };
+        Kernel::of(&observed)
     }
 
     /// The reference macvlan adds its link: its routes come before what is there.
@@ -251,11 +290,13 @@ impl World {
         }
         let dev = name(place);
         kernel.links.push(link(&dev, self.index(place), LinkKind::Macvlan(MacvlanMode::Bridge), Some(mac(place))));
-        let address = Address { dev: dev.clone(), address: address(place, nic), scope: Scope::GLOBAL, protocol: 0 };
-        kernel.apply(&plan::Step::AddAddress(address)).unwrap();
-        let via = nic.gateway.then(|| gateway(nic));
-        for dst in via.iter().flat_map(|_| ["0.0.0.0/0"].into_iter().chain(nic.wide.then_some("10.0.0.0/8"))) {
-            kernel.apply(&plan::Step::AddRoute(route(MAIN, dst, via, &dev, 3), plan::Placement::Before)).unwrap();
+        for (address, gateway) in addresses(place, nic) {
+            let address = Address { dev: dev.clone(), address, scope: Scope::GLOBAL, protocol: 0 };
+            kernel.apply(&plan::Step::AddAddress(address)).unwrap();
+            for dst in nic.gateway.then(|| destinations(nic, gateway)).into_iter().flatten() {
+                let route = route(MAIN, &dst.to_string(), Some(gateway), &dev, 3);
+                kernel.apply(&plan::Step::AddRoute(route, plan::Placement::Before)).unwrap();
+            }
         }
     }
 
