@@ -66,15 +66,14 @@ async fn listen(agent: &Arc<Agent>, mut events: Events) {
                 node::mark_soon(agent);
             }
             Event::Gone { nsid } => {
-                if let Some(container) = agent.workers.container_of(nsid) {
-                    agent.workers.set_nsid(&container, None);
+                for container in agent.workers.gone(nsid) {
                     agent.mark(&container, Cause::Event);
                 }
             }
             Event::Lost => {
                 tracing::warn!("kernel events were lost: everything is looked at");
                 // A namespace may have gone unheard, and its number be another's by now.
-                agent.workers.forget_nsids();
+                agent.workers.forget_numbers();
                 agent.mark_all();
             }
         }

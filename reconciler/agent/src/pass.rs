@@ -100,7 +100,7 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     });
     let mut error = pod.error;
     if matches!(pod.found, Found::Gone) {
-        agent.workers.set_nsid(container, None);
+        agent.workers.forget_number(container);
         // It wants nothing of the node any more.
         agent.workers.set_planned(container, Some(Arc::default()));
         agent.node.mark();
@@ -152,7 +152,7 @@ fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: 
         Ok(pass) => pass,
         Err(error) if error.is_gone() => {
             // The path may be gone while processes keep the namespace: the kernel says when it really goes.
-            let lives = agent.workers.nsid(&records.sandbox.container).is_some();
+            let lives = agent.workers.is_numbered(&records.sandbox.container);
             let found = if lives { Found::Unreachable } else { Found::Gone };
             return without_look(found, if records.is_withdrawn() { String::new() } else { error.to_string() });
         }
@@ -172,11 +172,12 @@ fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: 
 /// Asks the kernel for the number by which events name this namespace, once.
 fn register(agent: &Agent, records: &SandboxRecords, pass: &netlink::Pass) {
     let container = &records.sandbox.container;
-    if agent.workers.nsid(container).is_some() || !agent.node.hears_all_namespaces() {
+    let Some(identity) = &records.sandbox.netns else { return };
+    if agent.workers.is_numbered(container) || !agent.node.hears_all_namespaces() {
         return;
     }
     match pass.nsid() {
-        Ok(nsid) => agent.workers.set_nsid(container, Some(nsid)),
+        Ok(nsid) => agent.workers.set_number(container, nsid, identity.cookie),
         Err(error) => {
             tracing::warn!(%container, %error, "changes in this namespace are seen only at the next resync");
         }

@@ -1,6 +1,7 @@
 //! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ struct Slot {
     fight: Fight,
     pace: Pace,
     failures: u32,
-    nsid: Option<i32>,
+    number: Option<Number>,
     desired: Option<Arc<plan::Plan>>,
 }
 
@@ -58,10 +59,21 @@ impl Slot {
             fight: Fight::default(),
             pace: Pace::default(),
             failures: 0,
-            nsid: None,
+            number: None,
             desired: None,
         }
     }
+}
+
+/// The number by which the kernel names a sandbox's namespace in events, until that namespace is no more. The kernel gives
+/// it to the next one at once, and says only later that the one before is gone.
+#[derive(Debug, Clone, Copy)]
+struct Number {
+    nsid: i32,
+    /// Which namespace: see [`schemas::intent::NetnsIdentity`].
+    cookie: u64,
+    /// The later it was learnt, the greater.
+    order: u64,
 }
 
 /// How long events settle before a look: longer while looks find nothing to do.
@@ -94,12 +106,14 @@ impl Pace {
 /// All workers.
 pub struct Workers {
     slots: Mutex<HashMap<ContainerId, Slot>>,
+    /// How many numbers have been learnt.
+    numbers: AtomicU64,
     permits: Semaphore,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self { slots: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+        Self { slots: Mutex::default(), numbers: AtomicU64::new(0), permits: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -122,24 +136,48 @@ impl Workers {
         self.with(container, |slot| slot.outcome.send_replace(outcome.clone()));
     }
 
-    /// Which sandbox the events of a namespace belong to.
+    /// Which sandbox the events of a namespace belong to: who had the number before is gone.
     pub fn container_of(&self, nsid: i32) -> Option<ContainerId> {
-        self.slots().iter().find(|(_, slot)| slot.nsid == Some(nsid)).map(|(container, _)| container.clone())
+        let slots = self.slots();
+        let numbered = slots.iter().filter_map(|(container, slot)| Some((container, slot.number?)));
+        let newest = numbered.filter(|(_, number)| number.nsid == nsid).max_by_key(|(_, number)| number.order);
+        newest.map(|(container, _)| container.clone())
     }
 
-    /// The number by which the kernel names a sandbox's namespace, once asked for.
-    pub fn nsid(&self, container: &ContainerId) -> Option<i32> {
-        self.slots().get(container)?.nsid
+    /// The namespace that had this number first is no more: whose it was, all of whom forget it.
+    pub fn gone(&self, nsid: i32) -> Vec<ContainerId> {
+        let mut slots = self.slots();
+        let numbers = slots.values().filter_map(|slot| slot.number).filter(|number| number.nsid == nsid);
+        let Some(first) = numbers.min_by_key(|number| number.order) else { return Vec::new() };
+        let is_its = |number: &Number| number.nsid == nsid && number.cookie == first.cookie;
+        let of_it = slots.iter_mut().filter(|(_, slot)| slot.number.as_ref().is_some_and(is_its));
+        let mut gone: Vec<ContainerId> = Vec::new();
+        for (container, slot) in of_it {
+            slot.number = None;
+            gone.push(container.clone());
+        }
+        gone
+    }
+
+    /// Whether a sandbox's namespace has a number, by which the kernel will say that it is gone.
+    pub fn is_numbered(&self, container: &ContainerId) -> bool {
+        self.slots().get(container).is_some_and(|slot| slot.number.is_some())
+    }
+
+    /// Remembers the number of a sandbox's namespace, while that is known to be there.
+    pub fn set_number(&self, container: &ContainerId, nsid: i32, cookie: u64) {
+        let order = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.with(container, |slot| slot.number = Some(Number { nsid, cookie, order }));
+    }
+
+    /// Forgets the number of a sandbox's namespace.
+    pub fn forget_number(&self, container: &ContainerId) {
+        self.with(container, |slot| slot.number = None);
     }
 
     /// Forgets all of them: they are asked for again.
-    pub fn forget_nsids(&self) {
-        self.slots().values_mut().for_each(|slot| slot.nsid = None);
-    }
-
-    /// Remembers it, or that the namespace is gone.
-    pub fn set_nsid(&self, container: &ContainerId, nsid: Option<i32>) {
-        self.with(container, |slot| slot.nsid = nsid);
+    pub fn forget_numbers(&self) {
+        self.slots().values_mut().for_each(|slot| slot.number = None);
     }
 
     /// The plan that the last pass of a sandbox followed.
@@ -336,6 +374,25 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_given_again_is_first_taken_from_who_had_it_first() {
+        let workers = Workers::default();
+        let container = |name: &str| name.parse::<ContainerId>().unwrap();
+        let [first, same, second, third] = ["first", "same", "second", "third"].map(container);
+        workers.set_number(&first, 7, 100);
+        workers.set_number(&same, 7, 100);
+        workers.set_number(&third, 8, 102);
+        // The kernel has not said yet that the first one is gone.
+        workers.set_number(&second, 7, 101);
+        assert_eq!(workers.container_of(7), Some(second.clone()));
+        let mut gone = workers.gone(7);
+        gone.sort();
+        assert_eq!(gone, [first.clone(), same.clone()]);
+        assert!(!workers.is_numbered(&first) && !workers.is_numbered(&same) && workers.is_numbered(&second));
+        assert_eq!(workers.gone(7), [second]);
+        assert_eq!((workers.gone(7), workers.container_of(8)), (Vec::new(), Some(third)));
+    }
 
     #[test]
     fn events_that_lead_to_nothing_are_waited_for_longer_until_it_is_quiet() {
