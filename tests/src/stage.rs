@@ -21,25 +21,21 @@ const NAMESPACE: &str = "default";
 /// The name of the network, of its conflist and of its SpiderMultusConfig.
 const NETWORK: &str = "macvlan-ens192";
 
+/// The pool, and where that is all the network of it.
 const POOL: &str = "
 apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderIPPool
 metadata: {name: 10-6-v4}
 spec: {gateway: 10.6.0.1, ips: [10.6.212.200-10.6.212.240], subnet: 10.6.0.0/16}
----
+";
+const POOL_NETWORK: &str = "
 apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderMultusConfig
 metadata: {name: macvlan-ens192}
 spec: {cniType: macvlan, macvlan: {master: [ens192], ippools: {ipv4: [10-6-v4]}}}
 ";
-
-/// The pool of IPv6 beside it, and the network with both.
-const DUAL_POOL: &str = "
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderIPPool
-metadata: {name: 10-6-v4}
-spec: {gateway: 10.6.0.1, ips: [10.6.212.200-10.6.212.240], subnet: 10.6.0.0/16}
----
+/// The pool of IPv6 beside it, and the network of both.
+const DUAL_NETWORK: &str = "
 apiVersion: spiderpool.spidernet.io/v2beta1
 kind: SpiderIPPool
 metadata: {name: fd00-6-v6}
@@ -155,15 +151,20 @@ impl Stage {
     /// Builds the scene of that name and starts the agent. The agent's metrics have one port a node, so that stages of
     /// different names do not meet.
     pub fn set(name: &str, main: MainPlugin) -> Result<Self, StageError> {
-        Self::set_on(Scene::build(name)?, main, &Coordinator::default(), POOL)
+        Self::set_on(Scene::build(name)?, main, &Coordinator::default(), POOL_NETWORK)
     }
 
     /// The same with IPv6 beside IPv4; pods have theirs by [`dual::give`].
     pub fn set_dual(name: &str, main: MainPlugin) -> Result<Self, StageError> {
-        Self::set_on(Scene::build_dual(name)?, main, &Coordinator { dual: true, ..Coordinator::default() }, DUAL_POOL)
+        Self::set_on(
+            Scene::build_dual(name)?,
+            main,
+            &Coordinator { dual: true, ..Coordinator::default() },
+            DUAL_NETWORK,
+        )
     }
 
-    fn set_on(scene: Scene, main: MainPlugin, coordinator: &Coordinator, pools: &str) -> Result<Self, StageError> {
+    fn set_on(scene: Scene, main: MainPlugin, coordinator: &Coordinator, network: &str) -> Result<Self, StageError> {
         let binaries = Binaries::build()?;
         binaries.install_plugins(&scene.plugins())?;
         let mut plugins = vec![scene.plugins()];
@@ -175,7 +176,8 @@ impl Stage {
             plugins.insert(0, folder);
         }
         scene.apply(COORDINATOR, &coordinator.manifest())?;
-        scene.apply("pool.yaml", pools)?;
+        scene.apply("pool.yaml", POOL)?;
+        scene.apply("network.yaml", network)?;
         let agent = AgentProcess::start(&binaries.dragline, &scene.worker, scene.agent_settings())?;
         let file = scene.agent_settings().state_dir.join("net.d").join(format!("{NAMESPACE}_{NETWORK}.conflist"));
         let conflist = Conflist::read(&file)?;

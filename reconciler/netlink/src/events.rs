@@ -128,7 +128,7 @@ impl Events {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            let mut ready = self.socket.readable().await?;
+            let mut ready = self.socket.ready(namespace::HEARD).await?;
             let received = ready.try_io(|socket| Ok(receive(socket.as_raw_fd(), &mut self.buffer)?));
             match received {
                 // The buffer is empty.

@@ -123,12 +123,16 @@ impl AsRawFd for Watched {
     }
 }
 
-/// Registers a socket with tokio. It stands here because unsafe code is confined to this file.
+/// What is waited for on a watched socket. An overrun that comes while the buffer is empty is told as an error alone, and
+/// until it is read the kernel drops everything.
+pub(crate) const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
+
+/// Registers a socket with tokio for [`HEARD`]. It stands here because unsafe code is confined to this file.
 #[allow(unsafe_code)]
 pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Watched>> {
     // SAFETY: `Watched` owns the open descriptor, always gives the same, and neither closes nor replaces it before it is
     // dropped together with the registration.
-    Ok(unsafe { AsyncFd::register_with_interest(Watched(socket), Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(Watched(socket), HEARD) }?)
 }
 
 /// A descriptor of a namespace; it keeps the namespace alive.
