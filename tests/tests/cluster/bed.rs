@@ -15,12 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Several questions a second to a server that has other things to do.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
+/// Trials at a time, each with a cluster of its own as a rule: some 400 MB.
+const TRIALS_AT_ONCE: usize = 3;
+
 /// The cluster that trials share, once one has asked for it.
 static SHARED: Mutex<Option<Result<Arc<Cluster>, Arc<ClusterError>>>> = Mutex::new(None);
 
 /// The program of tests. In a world of its own, which the cluster of `KUBECONFIG` could not be reached from.
 pub(crate) fn run(trials: impl FnOnce() -> Vec<Trial>) {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most of them wait most of the time.
+    arguments.test_threads.get_or_insert(TRIALS_AT_ONCE);
     // Before any thread is started.
     if foreign().is_none()
         && let Err(error) = netlink::testbed::enter_private_world()

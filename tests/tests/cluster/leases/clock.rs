@@ -55,7 +55,7 @@ fn jump(ground: &Ground, agents: &Clock, controllers: &Clock) {
     traffic.during(&fleet.nodes, LOAD, &mut Dice::new(Dice::seed()), |_| {
         for ahead in JUMPS {
             agents.set(ahead).unwrap();
-            wait_written(ground, &format!("dragline-{}", node.name), ahead);
+            wait_written(ground, &format!("dragline-node-{}", node.name), ahead);
             traffic.wait_served(&fleet.nodes, 3);
             // What it wrote down by the other clock it reads now.
             node.crash().unwrap();
