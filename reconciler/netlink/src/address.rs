@@ -54,8 +54,8 @@ pub(crate) fn add(address: &Address, index: u32) -> Request {
         message.attributes.push(AddressAttribute::Broadcast(broadcast));
     }
     if address.address.is_ipv6() {
-        // The kernel's own look for duplicates would keep it from use for a second; whether an address is somebody's is
-        // found out before it is given.
+        // The kernel's own look for duplicates would keep it from use, and ADD waiting, for a second or more. Without it a
+        // duplicate is not noticed here, as one of IPv4 is not.
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(address.protocol)));
