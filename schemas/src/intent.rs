@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{AttachmentKey, ContainerId, IfName, Mac, NetworkName};
+use crate::name::{AttachmentKey, ContainerId, IfName, Mac, MacPrefix, NetworkName};
 
 /// The pod that a sandbox belongs to; all texts are empty when the runtime named none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,6 +148,21 @@ pub struct CoordinatorOverrides {
     pub pod_rp_filter: Option<i32>,
     /// `txQueueLen`; 0 leaves it.
     pub tx_queue_len: Option<u32>,
+    /// `policyRoutes`; each has a gateway of its destination's family.
+    #[serde(default)]
+    pub policy_routes: Vec<RouteIntent>,
+    /// `podMACPrefix`.
+    #[serde(default)]
+    pub mac_prefix: Option<MacPrefix>,
+    /// `vethLinkAddress`.
+    #[serde(default)]
+    pub veth_link_address: Option<IpAddr>,
+    /// `vethMTU`.
+    #[serde(default)]
+    pub veth_mtu: Option<u32>,
+    /// `hostRPFilter`; negative leaves the sysctl alone.
+    #[serde(default)]
+    pub host_rp_filter: Option<i32>,
 }
 
 /// A coordinator mode; `disabled` and `disable` are one.
@@ -186,6 +201,21 @@ pub struct CoordinatorSettings {
     pub pod_rp_filter: i32,
     /// `spec.txQueueLen`.
     pub tx_queue_len: u32,
+    /// `spec.policyRoutes`; each has a gateway of its destination's family.
+    #[serde(default)]
+    pub policy_routes: Vec<RouteIntent>,
+    /// `spec.podMACPrefix`.
+    #[serde(default)]
+    pub mac_prefix: Option<MacPrefix>,
+    /// `spec.vethLinkAddress`.
+    #[serde(default)]
+    pub veth_link_address: Option<IpAddr>,
+    /// `spec.vethMTU`, in bytes; None is Ethernet's 1500.
+    #[serde(default)]
+    pub veth_mtu: Option<u32>,
+    /// `spec.hostRPFilter`; None or negative leaves the sysctl alone.
+    #[serde(default)]
+    pub host_rp_filter: Option<i32>,
 }
 
 /// What the default CNI had set up in the sandbox before the first coordinator call.
@@ -233,6 +263,18 @@ pub struct HostPeer {
     pub index: u32,
     /// Its hardware address.
     pub mac: Mac,
+}
+
+/// The veth pair between an underlay pod and its node (../spec/coordinator.md 6): its end in the pod is `veth0`. The
+/// hardware addresses are decided once, so that a pair made again is the same pair.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AuxiliaryLink {
+    /// The node's end: `veth` and the first eleven characters of the container ID.
+    pub host_name: IfName,
+    /// The hardware address of the pod's end.
+    pub pod_mac: Mac,
+    /// The hardware address of the node's end.
+    pub host_mac: Mac,
 }
 
 /// One interface of one sandbox, as it is wanted. Each part is set by its plugin's ADD and cleared by its DEL; the record
@@ -303,8 +345,11 @@ pub struct Sandbox {
     pub container: ContainerId,
     /// Its namespace; None while only addresses were asked, without a namespace to be found at the path.
     pub netns: Option<NetnsIdentity>,
-    /// What the default CNI set up, once a coordinator call has seen it.
+    /// What the default CNI set up, once a coordinator call has seen it. In underlay mode there is none.
     pub baseline: Option<Baseline>,
+    /// In underlay mode, the veth pair by which the pod reaches the node; decided by the first coordinator call.
+    #[serde(default)]
+    pub auxiliary: Option<AuxiliaryLink>,
     /// The highest generation given to an intent of this sandbox.
     pub generation: u64,
     /// How far the kernel has followed.

@@ -165,6 +165,66 @@ impl<'de> Deserialize<'de> for Mac {
     }
 }
 
+/// The first two bytes of hardware addresses, written `0a:1b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacPrefix(pub [u8; 2]);
+
+/// Why a text is no [`MacPrefix`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MacPrefixError {
+    /// Not two bytes.
+    #[error("not a valid MAC prefix: {0:?}, write two bytes like 0a:1b")]
+    Shape(String),
+    /// A prefix of addresses of groups, which no interface may have.
+    #[error("not a unicast MAC: the lowest bit of the first byte must be 0, which it is not in {0:?}")]
+    Group(String),
+}
+
+impl MacPrefix {
+    /// The hardware address of an interface whose first address is `ip`: the prefix, then its last four bytes
+    /// (../spec/coordinator.md 4, item 14).
+    pub fn mac(self, ip: std::net::IpAddr) -> Mac {
+        let [.., a, b, c, d] = match ip {
+            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(ip) => ip.octets(),
+        };
+        Mac([self.0[0], self.0[1], a, b, c, d])
+    }
+}
+
+impl fmt::Display for MacPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}:{:02x}", self.0[0], self.0[1])
+    }
+}
+
+impl FromStr for MacPrefix {
+    type Err = MacPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shape = || MacPrefixError::Shape(text.chars().take(80).collect());
+        let byte = |text: &str| match text.len() {
+            2 if text.bytes().all(|digit| digit.is_ascii_hexdigit()) => u8::from_str_radix(text, 16).ok(),
+            _ => None,
+        };
+        let (first, second) = text.split_once(':').ok_or_else(shape)?;
+        let bytes = [byte(first).ok_or_else(shape)?, byte(second).ok_or_else(shape)?];
+        if bytes[0] & 1 == 1 { Err(MacPrefixError::Group(text.to_owned())) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl Serialize for MacPrefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacPrefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// One interface of one sandbox: what the CNI specification calls an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttachmentKey {
@@ -198,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_prefix_is_two_bytes_of_no_group() {
+        let prefix: MacPrefix = "0A:1b".parse().unwrap();
+        assert_eq!(prefix.to_string(), "0a:1b");
+        assert_eq!(prefix.mac("10.6.212.202".parse().unwrap()).to_string(), "0a:1b:0a:06:d4:ca");
+        assert_eq!(prefix.mac("fd00::1:2".parse().unwrap()).to_string(), "0a:1b:00:01:00:02");
+        for bad in ["", "0a", "0a:1", "0a:1b:2c", "0a-1b", "0b:11", "+a:1b", "zz:00"] {
+            assert!(bad.parse::<MacPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn interface_names_follow_the_kernel() {
         for good in ["eth0", "net1", "a", "x@y", "veth0123456789a", "bond0.100"] {
             assert!(good.parse::<IfName>().is_ok(), "{good}");
@@ -217,6 +288,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             let _ = text.parse::<Mac>();
+            let _ = text.parse::<MacPrefix>();
             let _ = text.parse::<IfName>();
             let _ = text.parse::<ContainerId>();
         }

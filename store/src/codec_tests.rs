@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use schemas::intent::*;
-use schemas::name::{AttachmentKey, ContainerId, IfName, Mac, NetworkName};
+use schemas::name::{AttachmentKey, ContainerId, IfName, Mac, MacPrefix, NetworkName};
 
 use super::*;
 
@@ -58,13 +58,22 @@ fn mode() -> impl Strategy<Value = CoordinatorMode> {
     prop_oneof![Just(Auto), Just(Underlay), Just(Overlay), Just(Disabled)]
 }
 
+type Veth = (Vec<RouteIntent>, Option<MacPrefix>, (Option<IpAddr>, Option<u32>, Option<i32>));
+
+fn veth() -> impl Strategy<Value = Veth> {
+    let route = (network(), any::<Option<IpAddr>>()).prop_map(|(dst, gateway)| RouteIntent { dst, gateway });
+    let prefix = any::<[u8; 2]>().prop_map(|[first, second]| MacPrefix([first & 0xfe, second]));
+    (vec(route, 0..3), option::of(prefix), any::<(Option<IpAddr>, Option<u32>, Option<i32>)>())
+}
+
 fn coordinate() -> impl Strategy<Value = CoordinateIntent> {
     let conf = (
         (option::of(mode()), any::<Option<bool>>(), option::of(".{0,15}"), option::of(ifname())),
         (vec(network(), 0..3), vec(network(), 0..3), vec(network(), 0..3)),
         any::<(Option<u32>, Option<i32>, Option<u32>)>(),
+        veth(),
     )
-        .prop_map(|((mode, tune_pod_routes, default_route_nic, default_cni_nic), cidrs, numbers)| {
+        .prop_map(|((mode, tune_pod_routes, default_route_nic, default_cni_nic), cidrs, numbers, veth)| {
             CoordinatorOverrides {
                 mode,
                 tune_pod_routes,
@@ -76,14 +85,20 @@ fn coordinate() -> impl Strategy<Value = CoordinateIntent> {
                 host_rule_table: numbers.0,
                 pod_rp_filter: numbers.1,
                 tx_queue_len: numbers.2,
+                policy_routes: veth.0,
+                mac_prefix: veth.1,
+                veth_link_address: veth.2.0,
+                veth_mtu: veth.2.1,
+                host_rp_filter: veth.2.2,
             }
         });
     let cluster = (
         (mode(), any::<bool>(), option::of(".{0,15}")),
         (vec(network(), 0..3), vec(network(), 0..3), vec(network(), 0..3)),
         any::<(u32, i32, u32)>(),
+        veth(),
     )
-        .prop_map(|((mode, tune_pod_routes, default_route_nic), cidrs, numbers)| CoordinatorSettings {
+        .prop_map(|((mode, tune_pod_routes, default_route_nic), cidrs, numbers, veth)| CoordinatorSettings {
             mode,
             tune_pod_routes,
             default_route_nic,
@@ -93,6 +108,11 @@ fn coordinate() -> impl Strategy<Value = CoordinateIntent> {
             host_rule_table: numbers.0,
             pod_rp_filter: numbers.1,
             tx_queue_len: numbers.2,
+            policy_routes: veth.0,
+            mac_prefix: veth.1,
+            veth_link_address: veth.2.0,
+            veth_mtu: veth.2.1,
+            host_rp_filter: veth.2.2,
         });
     (conf, option::of(".{0,15}"), cluster).prop_map(|(conf, annotated_default_nic, cluster)| CoordinateIntent {
         conf,
@@ -160,15 +180,20 @@ fn sandbox() -> impl Strategy<Value = Sandbox> {
     let peer = (ifname(), any::<u32>(), mac()).prop_map(|(name, index, mac)| HostPeer { name, index, mac });
     let baseline = (ifname(), any::<u32>(), mac(), vec(network(), 0..3), vec(route, 0..4), option::of(peer))
         .prop_map(|(nic, index, mac, addresses, routes, peer)| Baseline { nic, index, mac, addresses, routes, peer });
-    (container(), option::of(netns), option::of(baseline), any::<(u64, u64)>(), ".{0,60}").prop_map(
-        |(container, netns, baseline, (generation, reached), error)| Sandbox {
+    let auxiliary = (ifname(), mac(), mac()).prop_map(|(host_name, pod_mac, host_mac)| AuxiliaryLink {
+        host_name,
+        pod_mac,
+        host_mac,
+    });
+    (container(), option::of(netns), (option::of(baseline), option::of(auxiliary)), any::<(u64, u64)>(), ".{0,60}")
+        .prop_map(|(container, netns, (baseline, auxiliary), (generation, reached), error)| Sandbox {
             container,
             netns,
             baseline,
+            auxiliary,
             generation,
             outcome: Outcome { generation: reached, error },
-        },
-    )
+        })
 }
 
 fn comes_back<R: Record + PartialEq + Debug>(record: &R) -> Result<(), TestCaseError> {

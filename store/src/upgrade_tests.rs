@@ -50,6 +50,7 @@ fn content() -> Change {
             container,
             netns: None,
             baseline: None,
+            auxiliary: None,
             generation: number as u64,
             outcome: Outcome { generation: 1.min(number as u64), error: "no such device".repeat(number) },
         };

@@ -11,6 +11,7 @@ fn sandbox(number: usize) -> Sandbox {
         container: format!("c{number}").parse().unwrap(),
         netns: None,
         baseline: None,
+        auxiliary: None,
         generation: 3,
         outcome: Outcome::default(),
     }

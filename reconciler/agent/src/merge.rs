@@ -136,8 +136,14 @@ mod tests {
         let container: ContainerId = container.parse().unwrap();
         let key = AttachmentKey { container: container.clone(), ifname: "net1".parse().unwrap() };
         let netns = NetnsIdentity { path: format!("/run/netns/{container}"), cookie: 7, boot_id: "boot".into() };
-        let sandbox =
-            Sandbox { container, netns: Some(netns), baseline: None, generation: 1, outcome: Outcome::default() };
+        let sandbox = Sandbox {
+            container,
+            netns: Some(netns),
+            baseline: None,
+            auxiliary: None,
+            generation: 1,
+            outcome: Outcome::default(),
+        };
         let attachment = Attachment {
             key: key.clone(),
             network: "n".parse().unwrap(),

@@ -368,6 +368,11 @@ fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) ->
         host_rule_table: conf.host_rule_table.unwrap_or(cluster.host_rule_table),
         pod_rp_filter: conf.pod_rp_filter.unwrap_or(cluster.pod_rp_filter),
         tx_queue_len: conf.tx_queue_len.unwrap_or(cluster.tx_queue_len),
+        policy_routes: if conf.policy_routes.is_empty() { &cluster.policy_routes } else { &conf.policy_routes }.clone(),
+        mac_prefix: conf.mac_prefix.or(cluster.mac_prefix),
+        veth_link_address: conf.veth_link_address.or(cluster.veth_link_address),
+        veth_mtu: conf.veth_mtu.or(cluster.veth_mtu),
+        host_rp_filter: conf.host_rp_filter.or(cluster.host_rp_filter),
     }
 }
 

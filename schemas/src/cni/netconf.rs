@@ -1,6 +1,7 @@
 //! Network configuration: what a runtime or Multus hands a plugin on standard input.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use crate::cni::error::CniError;
 use crate::cni::version::CniVersion;
-use crate::intent::{CoordinatorMode, CoordinatorOverrides};
+use crate::intent::{CoordinatorMode, CoordinatorOverrides, RouteIntent};
 use crate::name::{IfName, Mac, NetworkName};
 
 /// The keys of any plugin's configuration that decide how the rest is read.
@@ -103,8 +104,29 @@ pub struct ConfArgs {
     pub cni: RuntimeConfig,
 }
 
-/// The configuration of plugin `coordinator` (../spec/coordinator.md 2.2). Keys of later issues are read and kept, so
-/// that a configuration written for the original is accepted whole.
+/// One of `policyRoutes`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRoute {
+    /// The destination, a CIDR.
+    pub dst: String,
+    /// The gateway, an address of the same family.
+    pub gw: String,
+}
+
+impl PolicyRoute {
+    fn checked(&self) -> Result<RouteIntent, String> {
+        let Self { dst, gw } = self;
+        let destination = parse_cidr(dst).map_err(|_| format!("invalid route dst {dst:?}; write a CIDR"))?;
+        let gateway: IpAddr = gw.parse().map_err(|_| format!("invalid route gw {gw:?}; write an IP address"))?;
+        if destination.is_ipv4() != gateway.is_ipv4() {
+            return Err(format!("route dst {dst:?} and gw {gw:?} must use the same IP family"));
+        }
+        Ok(RouteIntent { dst: destination, gateway: Some(gateway) })
+    }
+}
+
+/// The configuration of plugin `coordinator` (../spec/coordinator.md 2.2). Keys of others are read and kept, so that a
+/// configuration written for the original is accepted whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CoordinatorConf {
@@ -153,6 +175,21 @@ pub struct CoordinatorConf {
     /// `txQueueLen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx_queue_len: Option<i64>,
+    /// `policyRoutes`.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub policy_routes: Vec<PolicyRoute>,
+    /// `podMACPrefix`.
+    #[serde(default, rename = "podMACPrefix", skip_serializing_if = "Option::is_none")]
+    pub pod_mac_prefix: Option<String>,
+    /// `vethLinkAddress`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub veth_link_address: Option<String>,
+    /// `vethMTU`.
+    #[serde(default, rename = "vethMTU", skip_serializing_if = "Option::is_none")]
+    pub veth_mtu: Option<i64>,
+    /// `hostRPFilter`.
+    #[serde(default, rename = "hostRPFilter", skip_serializing_if = "Option::is_none")]
+    pub host_rp_filter: Option<i64>,
     /// Whatever else the configuration has.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
@@ -200,9 +237,36 @@ impl CoordinatorConf {
                 .map(|value| i32::try_from(value).unwrap_or(-1)),
             tx_queue_len: number("txQueueLen", self.tx_queue_len, 0, i64::from(u32::MAX))?
                 .map(|value| u32::try_from(value).unwrap_or(0)),
+            policy_routes: (self.policy_routes.iter())
+                .map(|route| route.checked().map_err(|error| invalid(format!("policyRoutes: {error}"))))
+                .collect::<Result<_, CniError>>()?,
+            mac_prefix: text(&self.pod_mac_prefix)
+                .map(|prefix| {
+                    prefix.parse().map_err(|error| {
+                        invalid(format!(
+                            "podMACPrefix: {error} (mac_prefix format should be match regex: {MAC_PREFIX})"
+                        ))
+                    })
+                })
+                .transpose()?,
+            veth_link_address: text(&self.veth_link_address)
+                .map(|address| {
+                    let told = || invalid(format!("vethLinkAddress: invalid IP address: {address}"));
+                    address.parse::<IpAddr>().map_err(|_| told())
+                })
+                .transpose()?,
+            veth_mtu: match self.veth_mtu {
+                Some(mtu) if mtu <= 0 => return Err(invalid(format!("vethMTU must be greater than 0, not {mtu}"))),
+                mtu => number("vethMTU", mtu, 1, i64::from(u16::MAX))?.map(|mtu| u32::try_from(mtu).unwrap_or(1500)),
+            },
+            host_rp_filter: number("hostRPFilter", self.host_rp_filter, i64::from(i32::MIN), 2)?
+                .map(|value| i32::try_from(value).unwrap_or(-1)),
         })
     }
 }
+
+/// What the original checks a MAC prefix by.
+const MAC_PREFIX: &str = "[a-fA-F0-9][a-fA-F,0,2-9][:][a-fA-F0-9]{2}, like '0a:1b'";
 
 /// A coordinator mode in any accepted spelling.
 ///
@@ -288,6 +352,18 @@ mod tests {
             (r#"{"hostRuleTable":0}"#, "hostRuleTable: 0 is not in"),
             (r#"{"podRPFilter":3}"#, "podRPFilter: 3 is not in"),
             (r#"{"podDefaultRouteNic":"a/b"}"#, "podDefaultRouteNic: interface name"),
+            (r#"{"policyRoutes":[{"dst":"x","gw":"10.6.0.1"}]}"#, "policyRoutes: invalid route dst \"x\""),
+            (r#"{"policyRoutes":[{"dst":"10.0.0.0/8","gw":"y"}]}"#, "policyRoutes: invalid route gw \"y\""),
+            (
+                r#"{"policyRoutes":[{"dst":"10.0.0.0/8","gw":"fd00::1"}]}"#,
+                "route dst \"10.0.0.0/8\" and gw \"fd00::1\" must use the same IP family",
+            ),
+            (r#"{"podMACPrefix":"0b:11"}"#, "podMACPrefix: not a unicast MAC"),
+            (r#"{"podMACPrefix":"0a-1b"}"#, "mac_prefix format should be match regex"),
+            (r#"{"vethLinkAddress":"169.254.1"}"#, "vethLinkAddress: invalid IP address: 169.254.1"),
+            (r#"{"vethMTU":0}"#, "vethMTU must be greater than 0"),
+            (r#"{"vethMTU":65536}"#, "vethMTU: 65536 is not in"),
+            (r#"{"hostRPFilter":3}"#, "hostRPFilter: 3 is not in"),
         ] {
             let error = coordinator(text).unwrap_err();
             assert_eq!(error.code, CniError::INVALID_CONFIG);

@@ -1,5 +1,7 @@
 //! SpiderCoordinator: how the routes of pods with several interfaces are put in order.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -9,7 +11,8 @@ use super::address::{AddressError, parse_address, parse_destination};
 use super::field::{FieldError, null_is_empty};
 use super::ip_version::IpVersion;
 use super::route::Route;
-use crate::intent::{CoordinatorMode, CoordinatorSettings};
+use crate::intent::{CoordinatorMode, CoordinatorSettings, RouteIntent};
+use crate::name::{MacPrefix, MacPrefixError};
 
 /// How routes are put in order, for the cluster (SpiderCoordinator) or one network (SpiderMultusConfig).
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -164,28 +167,37 @@ impl Default for SpiderCoordinatorSpec {
 }
 
 impl SpiderCoordinatorSpec {
-    /// The rules of what the plugin reads by itself.
-    fn check_plugin_settings(&self) -> Result<(), CoordinatorError> {
-        for (index, Route { dst, gw }) in self.policy_routes.iter().enumerate() {
+    fn checked_policy_routes(&self) -> Result<Vec<RouteIntent>, CoordinatorError> {
+        let checked = |(index, Route { dst, gw }): (usize, &Route)| {
             let error = |key: &str, fault| CoordinatorError::new(format!("spec.policyRoutes[{index}].{key}"), fault);
-            let family = IpVersion::of(parse_destination(dst).map_err(|fault| error("dst", fault))?.ip());
+            let dst = parse_destination(dst).map_err(|fault| error("dst", fault))?;
             let gateway = parse_address(gw).map_err(|fault| error("gw", fault))?;
+            let family = IpVersion::of(dst.ip());
             if IpVersion::of(gateway) != family {
                 return Err(error("gw", AddressError::Family(gateway, family)));
             }
-        }
+            Ok(RouteIntent { dst, gateway: Some(gateway) })
+        };
+        self.policy_routes.iter().enumerate().map(checked).collect()
+    }
+
+    fn checked_mac_prefix(&self) -> Result<Option<MacPrefix>, CoordinatorError> {
         // Empty texts are what the original's client writes.
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        if let Some(prefix) = given(&self.pod_mac_prefix) {
-            check_mac_prefix(prefix).map_err(|fault| CoordinatorError::new("spec.podMACPrefix", fault))?;
-        }
-        if let Some(address) = given(&self.veth_link_address) {
-            parse_address(&address).map_err(|fault| CoordinatorError::new("spec.vethLinkAddress", fault))?;
-        }
-        match self.veth_mtu {
-            Some(mtu) if mtu < 1 => Err(CoordinatorError::new("spec.vethMTU", CoordinatorFault::VethMtu(mtu))),
-            Some(_) | None => Ok(()),
-        }
+        let given = self.pod_mac_prefix.as_deref().filter(|text| !text.is_empty());
+        given.map(str::parse).transpose().map_err(|fault| CoordinatorError::new("spec.podMACPrefix", fault))
+    }
+
+    fn checked_veth_link_address(&self) -> Result<Option<IpAddr>, CoordinatorError> {
+        let given = self.veth_link_address.as_deref().filter(|text| !text.is_empty());
+        given.map(parse_address).transpose().map_err(|fault| CoordinatorError::new("spec.vethLinkAddress", fault))
+    }
+
+    fn checked_veth_mtu(&self) -> Result<Option<u32>, CoordinatorError> {
+        let checked = |mtu: i32| match u32::try_from(mtu) {
+            Ok(mtu) if mtu > 0 => Ok(mtu),
+            _ => Err(CoordinatorError::new("spec.vethMTU", CoordinatorFault::VethMtu(mtu))),
+        };
+        self.veth_mtu.map(checked).transpose()
     }
 
     /// `mode`, or `tuneMode` where only that one says something.
@@ -246,12 +258,9 @@ pub enum CoordinatorFault {
     /// A queue length outside its range.
     #[error("{0} is no queue length, use 0 to 4294967295")]
     TxQueueLen(i64),
-    /// Not two bytes.
-    #[error("not a valid MAC prefix: {0:?}, write two bytes like 0a:1b")]
-    MacPrefix(String),
-    /// A prefix of addresses of groups.
-    #[error("not a unicast MAC: the lowest bit of the first byte must be 0, which it is not in {0:?}")]
-    Multicast(String),
+    /// Not two bytes, or a group's.
+    #[error(transparent)]
+    MacPrefix(#[from] MacPrefixError),
     /// No MTU.
     #[error("vethMTU must be greater than 0, not {0}")]
     VethMtu(i32),
@@ -280,7 +289,6 @@ impl SpiderCoordinator {
     /// The first field that breaks a rule, such as `spec.hijackCIDR[1]`, and the rule.
     pub fn settings(&self) -> Result<CoordinatorSettings, CoordinatorError> {
         let spec = &self.spec;
-        spec.check_plugin_settings()?;
         let status = |list: fn(&SpiderCoordinatorStatus) -> &Vec<String>| {
             self.status.as_ref().map_or(&[][..], |status| list(status))
         };
@@ -300,6 +308,16 @@ impl SpiderCoordinator {
             tx_queue_len: u32::try_from(spec.tx_queue_len).map_err(|_| {
                 CoordinatorError::new("spec.txQueueLen", CoordinatorFault::TxQueueLen(spec.tx_queue_len))
             })?,
+            policy_routes: spec.checked_policy_routes()?,
+            mac_prefix: spec.checked_mac_prefix()?,
+            veth_link_address: spec.checked_veth_link_address()?,
+            veth_mtu: spec.checked_veth_mtu()?,
+            host_rp_filter: match spec.host_rp_filter {
+                Some(value) if value > 2 => {
+                    return Err(CoordinatorError::new("spec.hostRPFilter", CoordinatorFault::RpFilter(value)));
+                }
+                value => value,
+            },
         })
     }
 
@@ -322,18 +340,6 @@ fn destinations(field: &str, texts: &[String]) -> Result<Vec<IpNetwork>, Coordin
         parse_destination(text).map_err(|fault| CoordinatorError::new(format!("{field}[{index}]"), fault))
     };
     texts.iter().enumerate().map(entry).collect()
-}
-
-fn check_mac_prefix(text: String) -> Result<(), CoordinatorFault> {
-    let byte = |text: &str| match text.len() {
-        2 if text.bytes().all(|digit| digit.is_ascii_hexdigit()) => u8::from_str_radix(text, 16).ok(),
-        _ => None,
-    };
-    match text.split_once(':').and_then(|(first, second)| byte(second).and(byte(first))) {
-        None => Err(CoordinatorFault::MacPrefix(text.chars().take(80).collect())),
-        Some(first) if first & 1 == 1 => Err(CoordinatorFault::Multicast(text)),
-        Some(_) => Ok(()),
-    }
 }
 
 /// What is not above 0 stands for the default, as in the original (../spec/coordinator.md 2.2).
@@ -372,6 +378,11 @@ mod tests {
                 host_rule_table: 500,
                 pod_rp_filter: 0,
                 tx_queue_len: 0,
+                policy_routes: vec![],
+                mac_prefix: None,
+                veth_link_address: None,
+                veth_mtu: None,
+                host_rp_filter: None,
             }
         );
     }

@@ -51,6 +51,7 @@ pub(crate) fn sandbox(number: u32) -> Sandbox {
             routes: vec![route("10.244.0.0/24"), route("10.244.0.0/16"), route("0.0.0.0/0")],
             peer: None,
         }),
+        auxiliary: None,
         generation: 1,
         outcome: Outcome::default(),
     }

@@ -273,6 +273,7 @@ fn made(
             container: container.clone(),
             netns: Some(namespace.identity.clone()),
             baseline: None,
+            auxiliary: None,
             generation: 1,
             outcome: Outcome { generation: 1, error: String::new() },
         },

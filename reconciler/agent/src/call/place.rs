@@ -50,6 +50,7 @@ pub(super) fn records(agent: &Agent, container: &ContainerId, netns: &NetnsIdent
                 container: container.clone(),
                 netns: None,
                 baseline: None,
+                auxiliary: None,
                 generation: 0,
                 outcome: Outcome::default(),
             },

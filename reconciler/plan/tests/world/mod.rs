@@ -157,6 +157,11 @@ fn settings() -> CoordinatorSettings {
         host_rule_table: 500,
         pod_rp_filter: 0,
         tx_queue_len: 0,
+        policy_routes: Vec::new(),
+        mac_prefix: None,
+        veth_link_address: None,
+        veth_mtu: None,
+        host_rp_filter: None,
     }
 }
 
@@ -188,6 +193,7 @@ impl World {
                     .collect(),
                 peer: Some(HostPeer { name: "lxc1".parse().unwrap(), index: 9, mac: mac(201) }),
             }),
+            auxiliary: None,
             generation: 1,
             outcome: Outcome::default(),
         }
