@@ -161,6 +161,7 @@ impl<'a> Place<'a> {
                 from: Some(net(&format!("198.51.{third}.0/24"))),
                 to: None,
                 table: 77,
+                mark: None,
                 other: None,
                 protocol: BY_HAND,
             }),
@@ -241,6 +242,7 @@ fn spoil(dice: &mut Dice, scene: &mut Scene, observed: &Observed) -> String {
                 from: None,
                 to: Some(net("203.0.113.0/24")),
                 table: 77,
+                mark: None,
                 other: None,
                 protocol: PROTOCOL,
             };

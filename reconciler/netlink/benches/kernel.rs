@@ -74,6 +74,7 @@ fn make_links(pass: &mut Pass, rounds: u64) -> Duration {
             alias: "dragline:bench/net1".into(),
         },
         tx_queue_len: None,
+        mac: None,
     };
     let step = [Step::CreateLink(wanted)];
     let mut total = Duration::ZERO;
@@ -109,6 +110,7 @@ fn steps() -> (Vec<Step>, Vec<Step>) {
             from: None,
             to: Some(route.dst),
             table: 100,
+            mark: None,
             other: None,
             protocol: PROTOCOL,
         };

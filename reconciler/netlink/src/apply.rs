@@ -10,7 +10,7 @@ use std::io;
 
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
-use plan::desired::{DesiredLink, LinkOrigin};
+use plan::desired::{DesiredLink, LinkOrigin, PairIntent};
 use plan::object::{Link, LinkKind};
 use plan::step::Step;
 use schemas::intent::{LinkIntent, LinkKindIntent};
@@ -110,6 +110,7 @@ fn kind(step: &Step) -> Kind {
     match step {
         Step::SetLinkAlias { .. }
         | Step::SetLinkMtu { .. }
+        | Step::SetLinkMac { .. }
         | Step::SetLinkQueue { .. }
         | Step::SetLinkUp { .. }
         | Step::AddAddress(_)
@@ -119,7 +120,12 @@ fn kind(step: &Step) -> Kind {
         Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::DeleteRule(_) | Step::DeleteNeighbour(_) => {
             Kind::Removing
         }
-        Step::CreateLink(_) | Step::RenameLink { .. } | Step::DeleteLink { .. } | Step::SetSysctl { .. } => Kind::Alone,
+        Step::CreateLink(_)
+        | Step::RenameLink { .. }
+        | Step::DeleteLink { .. }
+        | Step::SetSysctl { .. }
+        | Step::SetFilter(_)
+        | Step::DeleteFilter => Kind::Alone,
     }
 }
 
@@ -147,7 +153,7 @@ impl Pass {
                 && kind(step) == Kind::Alone
             {
                 outcomes.push(self.apply_alone(step));
-                if !matches!(step, Step::SetSysctl { .. }) {
+                if !matches!(step, Step::SetSysctl { .. } | Step::SetFilter(_) | Step::DeleteFilter) {
                     links = None;
                 }
                 continue;
@@ -218,13 +224,22 @@ impl Pass {
             Step::RenameLink { index, from, to } => self.rename_link(*index, from, to),
             Step::DeleteLink { dev, index } => self.delete_link(dev, *index),
             Step::SetSysctl { path, value } => self.set_sysctl(path, value),
+            Step::SetFilter(table) => Ok(self.change_filter(Some(table))?),
+            Step::DeleteFilter => Ok(self.change_filter(None)?),
             _ => Err(StepError::NeverDone("this step is never done alone")),
         }
     }
 
     fn create_link(&mut self, wanted: &DesiredLink) -> Result<(), StepError> {
-        let LinkOrigin::Made { intent, alias } = &wanted.origin else {
-            return Err(StepError::NeverDone("a link of another plugin is never made by dragline"));
+        let (intent, alias) = match &wanted.origin {
+            LinkOrigin::Made { intent, alias } => (intent, alias),
+            LinkOrigin::Pair { pair, alias } => return self.create_pair(wanted, pair, alias),
+            LinkOrigin::PairEnd { .. } => {
+                return Err(StepError::NeverDone("the node's end of a pair is made together with the pod's"));
+            }
+            LinkOrigin::Found(_) => {
+                return Err(StepError::NeverDone("a link of another plugin is never made by dragline"));
+            }
         };
         let made = if intent.master_in_container {
             let place = self.place().to_owned();
@@ -250,13 +265,48 @@ impl Pass {
             return Err(StepError::NameTaken {
                 dev: wanted.name.clone(),
                 place: self.place().to_owned(),
-                found: format!("{:?}{}", found.kind, found.mac.map_or_else(String::new, |mac| format!(", {mac}"))),
+                found: text_of(&found),
             });
         }
+        self.mark(&found, alias)
+    }
+
+    /// Both ends; the node's end is marked and set up by the node's own pass.
+    fn create_pair(&mut self, wanted: &DesiredLink, pair: &PairIntent, alias: &str) -> Result<(), StepError> {
+        let Some(descriptor) = self.descriptor() else {
+            return Err(StepError::NeverDone("a pair is never made with both ends on the node"));
+        };
+        self.kernel().count_changes(1);
+        let request = link::create_pair(&wanted.name, pair, wanted.tx_queue_len, descriptor);
+        let made = self.kernel().with_node_socket(|exchange| exchange.change(vec![request]).pop());
+        let is_taken = match made {
+            Some(Err(error)) if error.errno() == Some(Errno::EEXIST) => true,
+            Some(Err(error)) => return Err(error.into()),
+            _ => false,
+        };
+        let is_ours = |link: &Link| link.kind == LinkKind::Veth && link.mac == Some(pair.mac);
+        match link::find(self.exchange(), &wanted.name) {
+            Ok(found) if is_ours(&found) => self.mark(&found, alias),
+            Ok(found) => Err(StepError::NameTaken {
+                dev: wanted.name.clone(),
+                place: self.place().to_owned(),
+                found: text_of(&found),
+            }),
+            // The name was free here, so it was the other end's that was not.
+            Err(error) if is_taken && error.errno() == Some(Errno::ENODEV) => Err(StepError::NameTaken {
+                dev: pair.peer.clone(),
+                place: "the node".to_owned(),
+                found: "not the end of this pair".to_owned(),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn mark(&mut self, found: &Link, alias: &str) -> Result<(), StepError> {
         if found.alias.as_deref() == Some(alias) {
             return Ok(());
         }
-        self.change_one(link::set(found.index, vec![LinkAttribute::IfAlias(alias.clone())]))
+        self.change_one(link::set(found.index, vec![LinkAttribute::IfAlias(alias.to_owned())]))
     }
 
     fn rename_link(&mut self, index: u32, from: &str, to: &str) -> Result<(), StepError> {
@@ -333,6 +383,7 @@ fn prepare(step: &Step, links: &Links, place: &str) -> Result<Option<Request>, S
     Ok(match step {
         Step::SetLinkAlias { dev, alias } => Some(link::set(index(dev)?, vec![LinkAttribute::IfAlias(alias.clone())])),
         Step::SetLinkMtu { dev, mtu } => Some(link::set(index(dev)?, vec![LinkAttribute::Mtu(*mtu)])),
+        Step::SetLinkMac { dev, mac } => Some(link::set(index(dev)?, vec![LinkAttribute::Address(mac.0.to_vec())])),
         Step::SetLinkQueue { dev, length } => Some(link::set(index(dev)?, vec![LinkAttribute::TxQueueLen(*length)])),
         Step::SetLinkUp { dev } => Some(link::set_state(index(dev)?, State::Up)),
         Step::AddAddress(wanted) => Some(address::add(wanted, index(&wanted.dev)?)),
@@ -360,7 +411,12 @@ fn prepare(step: &Step, links: &Links, place: &str) -> Result<Option<Request>, S
             Some(rule::delete(old))
         }
         Step::DeleteNeighbour(old) => present(&old.dev).map(|index| neighbour::delete(old, index)),
-        Step::CreateLink(_) | Step::RenameLink { .. } | Step::DeleteLink { .. } | Step::SetSysctl { .. } => None,
+        Step::CreateLink(_)
+        | Step::RenameLink { .. }
+        | Step::DeleteLink { .. }
+        | Step::SetSysctl { .. }
+        | Step::SetFilter(_)
+        | Step::DeleteFilter => None,
     })
 }
 
@@ -373,14 +429,21 @@ fn is_done(step: &Step, errno: Errno) -> bool {
         Step::DeleteRule(_) | Step::DeleteNeighbour(_) => matches!(errno, Errno::ENOENT | Errno::ENODEV),
         Step::SetLinkAlias { .. }
         | Step::SetLinkMtu { .. }
+        | Step::SetLinkMac { .. }
         | Step::SetLinkQueue { .. }
         | Step::SetLinkUp { .. }
         | Step::SetNeighbour(_)
         | Step::CreateLink(_)
         | Step::RenameLink { .. }
         | Step::DeleteLink { .. }
-        | Step::SetSysctl { .. } => false,
+        | Step::SetSysctl { .. }
+        | Step::SetFilter(_)
+        | Step::DeleteFilter => false,
     }
+}
+
+fn text_of(link: &Link) -> String {
+    format!("{:?}{}", link.kind, link.mac.map_or_else(String::new, |mac| format!(", {mac}")))
 }
 
 fn is_made_by(found: &Link, intent: &LinkIntent) -> bool {

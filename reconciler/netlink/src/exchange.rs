@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
@@ -51,6 +51,9 @@ pub enum ExchangeError {
         /// Why not.
         errno: Errno,
     },
+    /// The namespace could not be entered to open a socket.
+    #[error("{0}")]
+    Unreachable(String),
     /// No answer in time.
     #[error("the kernel did not answer within {PATIENCE_SECONDS} s")]
     Timeout,
@@ -67,14 +70,14 @@ impl ExchangeError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
-            Self::Socket { .. } | Self::Timeout | Self::Interrupted | Self::Malformed(_) => None,
+            Self::Socket { .. } | Self::Unreachable(_) | Self::Timeout | Self::Interrupted | Self::Malformed(_) => None,
         }
     }
 }
 
 /// A change to be sent.
-pub(crate) struct Request {
-    pub(crate) message: RouteNetlinkMessage,
+pub(crate) struct Request<M = RouteNetlinkMessage> {
+    pub(crate) message: M,
     /// `NLM_F_*` besides REQUEST and ACK.
     pub(crate) flags: u16,
 }
@@ -89,8 +92,13 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Opens a socket in the calling thread's namespace.
     pub(crate) fn open() -> Result<Self, ExchangeError> {
+        Self::open_protocol(netlink_sys::protocols::NETLINK_ROUTE)
+    }
+
+    /// The same for another of the kernel's protocols.
+    pub(crate) fn open_protocol(protocol: isize) -> Result<Self, ExchangeError> {
         let opened = || -> io::Result<Socket> {
-            let mut socket = Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+            let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             // Newer than the oldest kernels; without them errors are less clear and filters are ours alone.
             let _ = socket.set_ext_ack(true);
@@ -112,7 +120,7 @@ impl Exchange {
     /// not the whole.
     pub(crate) fn dump(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: impl NetlinkSerializable,
         mut each: impl FnMut(&Frame<'_>) -> Result<(), Malformed>,
     ) -> Result<(), ExchangeError> {
         let wanted = self.send_one(message, NLM_F_DUMP)?;
@@ -184,6 +192,27 @@ impl Exchange {
         answers
     }
 
+    /// Sends messages that the kernel does all or none of, with `first` and `last` around them, which are not answered;
+    /// the first refusal.
+    pub(crate) fn transact<M: NetlinkSerializable>(
+        &mut self,
+        first: M,
+        requests: Vec<Request<M>>,
+        last: M,
+    ) -> Result<(), ExchangeError> {
+        let mut batch = Vec::new();
+        self.encode(first, 0, &mut batch);
+        let from = self.sequence.wrapping_add(1);
+        let mut answers = vec![None; requests.len()];
+        for Request { message, flags } in requests {
+            self.encode(message, flags | NLM_F_ACK, &mut batch);
+        }
+        self.encode(last, 0, &mut batch);
+        self.send(&batch)?;
+        self.acknowledge(from, &mut answers)?;
+        answers.into_iter().flatten().collect()
+    }
+
     fn send_batch(&mut self, batch: &[u8], first: u32, count: usize) -> Vec<Result<(), ExchangeError>> {
         let mut answers: Vec<Option<Result<(), ExchangeError>>> = vec![None; count];
         let exchanged = self.send(batch).and_then(|()| self.acknowledge(first, &mut answers));
@@ -212,22 +241,22 @@ impl Exchange {
         Ok(())
     }
 
-    fn send_one(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<u32, ExchangeError> {
+    fn send_one(&mut self, message: impl NetlinkSerializable, flags: u16) -> Result<u32, ExchangeError> {
         let mut bytes = Vec::new();
         self.encode(message, flags, &mut bytes);
         self.send(&bytes)?;
         Ok(self.sequence)
     }
 
-    fn encode(&mut self, message: RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) {
+    fn encode(&mut self, message: impl NetlinkSerializable, flags: u16, bytes: &mut Vec<u8>) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
         let start = bytes.len();
-        bytes.resize(start + message.buffer_len(), 0);
+        bytes.resize((start + message.buffer_len()).next_multiple_of(4), 0);
         message.serialize(&mut bytes[start..]);
     }
 

@@ -23,6 +23,7 @@ pub mod probe;
 pub mod testbed;
 
 mod address;
+mod filter;
 mod link;
 mod neighbour;
 mod route;

@@ -3,7 +3,10 @@
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage, MacVlanMode};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage, MacVlanMode,
+};
+use plan::desired::PairIntent;
 use plan::object::{Link, LinkKind};
 use rtnetlink::{LinkMacVlan, LinkUnspec};
 use schemas::intent::{LinkIntent, LinkKindIntent, MacvlanMode};
@@ -127,6 +130,30 @@ pub(crate) fn create(
         link = link.setns_by_fd(descriptor);
     }
     Request { message: RouteNetlinkMessage::NewLink(link.build()), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// Makes a veth pair: this end in the namespace of the descriptor, the other in the socket's own.
+pub(crate) fn create_pair(
+    name: &str,
+    pair: &PairIntent,
+    tx_queue_len: Option<u32>,
+    target: std::os::fd::RawFd,
+) -> Request {
+    let end = |name: &str, mac: Mac| {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        message.attributes.push(LinkAttribute::Mtu(pair.mtu));
+        message
+    };
+    let mut message = end(name, pair.mac);
+    if let Some(length) = tx_queue_len {
+        message.attributes.push(LinkAttribute::TxQueueLen(length));
+    }
+    message.attributes.push(LinkAttribute::NetNsFd(target));
+    let peer = InfoData::Veth(InfoVeth::Peer(end(&pair.peer, pair.peer_mac)));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(peer)]));
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
 fn macvlan_mode(mode: MacvlanMode) -> MacVlanMode {

@@ -105,7 +105,7 @@ fn observe_once(exchange: &mut Exchange, scope: &RouteScope) -> Result<Observed,
     // Stable: rules of one priority stay in the kernel's order.
     rules.sort_by_key(|rule| (rule.v6, rule.priority));
     let neighbours = dump(exchange, "neighbours", neighbour::dump(), |payload| neighbour::parse(payload, &names))?;
-    Ok(Observed { links, addresses, routes, rules, neighbours, sysctls: BTreeMap::new() })
+    Ok(Observed { links, addresses, routes, rules, neighbours, sysctls: BTreeMap::new(), filter: None })
 }
 
 /// Routes in the kernel's order: of one destination, the first match first.

@@ -9,6 +9,7 @@ use std::{fs, io};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
+use plan::FilterTable;
 use plan::object::Observed;
 use schemas::intent::NetnsIdentity;
 
@@ -16,7 +17,7 @@ use crate::attributes::{Malformed, split, u32_of};
 use crate::exchange::{Exchange, ExchangeError, Request};
 use crate::namespace::{Door, NamespaceError, Namespaces};
 use crate::observe::{self, ObserveError, RouteScope};
-use crate::sysctl;
+use crate::{filter, sysctl};
 
 /// Why the kernel cannot be talked to at all.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +77,14 @@ impl Kernel {
         if cookie != identity.cookie {
             return Err(gone("the path holds another one"));
         }
-        Ok(Pass { kernel: self.clone(), door: Some(door), exchange })
+        Ok(Pass { kernel: self.clone(), door: Some(door), exchange, filter: None })
     }
 
     /// Opens the node's own namespace.
     pub fn node_pass(&self) -> Result<Pass, NamespaceError> {
         let opened = self.0.namespaces.at_home(Exchange::open)?;
         let exchange = opened.map_err(|source| NamespaceError::Socket { path: "of the node".into(), source })?;
-        Ok(Pass { kernel: self.clone(), door: None, exchange })
+        Ok(Pass { kernel: self.clone(), door: None, exchange, filter: None })
     }
 
     /// The number by which events name that namespace; see [`Pass::nsid`].
@@ -135,6 +136,8 @@ pub struct Pass {
     /// None is the node's.
     door: Option<Door>,
     exchange: Exchange,
+    /// For nftables, once it is needed.
+    filter: Option<Exchange>,
 }
 
 impl Pass {
@@ -152,6 +155,32 @@ impl Pass {
     fn observe_scope(&mut self, scope: &RouteScope, sysctls: &[String]) -> Result<Observed, ObserveError> {
         let observed = observe::observe(&mut self.exchange, scope)?;
         Ok(Observed { sysctls: self.read_sysctls(sysctls)?, ..observed })
+    }
+
+    /// Our nftables table, whole; None when there is none.
+    ///
+    /// # Errors
+    /// When the kernel does not give it whole. A kernel without nf_tables has no table.
+    pub fn observe_filter(&mut self) -> Result<Option<FilterTable>, ObserveError> {
+        let observed = self.filter().and_then(filter::observe);
+        observed.map_err(|source| ObserveError::Dump { kind: "nftables", source })
+    }
+
+    /// Puts our table there, or takes it away.
+    pub(crate) fn change_filter(&mut self, wanted: Option<&FilterTable>) -> Result<(), ExchangeError> {
+        self.kernel.count_changes(1);
+        filter::change(self.filter()?, wanted)
+    }
+
+    fn filter(&mut self) -> Result<&mut Exchange, ExchangeError> {
+        let opened = match self.filter.take() {
+            Some(opened) => opened,
+            None => {
+                let inside = self.inside(|| Exchange::open_protocol(netlink_sys::protocols::NETLINK_NETFILTER));
+                inside.map_err(|error| ExchangeError::Unreachable(error.to_string()))??
+            }
+        };
+        Ok(self.filter.insert(opened))
     }
 
     fn read_sysctls(&self, paths: &[String]) -> Result<BTreeMap<String, String>, ObserveError> {

@@ -15,9 +15,11 @@ const FRA_DST: u16 = 1;
 const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
 const FRA_SUPPRESS_IFGROUP: u16 = 13;
 const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
 const FRA_OIFNAME: u16 = 17;
 const FRA_PAD: u16 = 18;
 const FRA_PROTOCOL: u16 = 21;
@@ -41,6 +43,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
     let (mut to, mut from) = (any_of(family), any_of(family));
     let (mut priority, mut protocol, mut table) = (0, 0, u32::from(table));
     let mut other = String::new();
+    let (mut mark, mut mask) = (0, 0);
     if u32_at(header, 8) & FIB_RULE_INVERT != 0 {
         other.push_str("not ");
     }
@@ -70,12 +73,23 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
                 protocol = u8_of(value)?;
                 Ok(())
             }
+            (FRA_FWMARK, value) => {
+                mark = u32_of(value)?;
+                Ok(())
+            }
+            (FRA_FWMASK, value) => {
+                mask = u32_of(value)?;
+                Ok(())
+            }
             // All ones is "none"; the kernel says so in every rule.
             (FRA_SUPPRESS_IFGROUP | FRA_SUPPRESS_PREFIXLEN, [0xff, 0xff, 0xff, 0xff]) | (FRA_PAD, _) => Ok(()),
             (FRA_IIFNAME, value) => write!(other, "iif {} ", text_of(value)),
             (FRA_OIFNAME, value) => write!(other, "oif {} ", text_of(value)),
             (kind, value) => write!(other, "{kind}={value:02x?} "),
         };
+    }
+    if !matches!((mark, mask), (0, 0) | (_, u32::MAX)) {
+        let _ = write!(other, "fwmark {mark:#x}/{mask:#x} ");
     }
     if action != FR_ACT_TO_TBL {
         table = 0;
@@ -87,6 +101,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
         v6: family == V6,
         from: selector(from, from_prefix)?,
         to: selector(to, to_prefix)?,
+        mark: (mask == u32::MAX).then_some(mark),
         table,
         other: (!other.is_empty()).then_some(other),
         protocol,
@@ -123,6 +138,10 @@ fn message(rule: &Rule) -> RuleMessage {
     if let Some(to) = rule.to {
         message.header.dst_len = to.prefix();
         attributes.push(RuleAttribute::Destination(to.network()));
+    }
+    if let Some(mark) = rule.mark {
+        attributes.push(RuleAttribute::FwMark(mark));
+        attributes.push(RuleAttribute::FwMask(u32::MAX));
     }
     attributes.push(RuleAttribute::Priority(rule.priority));
     attributes.push(RuleAttribute::Table(rule.table));

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 use schemas::intent::{LinkIdentity, LinkIntent};
+use schemas::name::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::FilterTable;
 use crate::object::{Address, Neighbour, Route, Rule};
 
 /// What should be in one namespace, and what should have left table main. Every list is sorted and without duplicates.
@@ -27,6 +29,9 @@ pub struct Desired {
     pub neighbours: Vec<Neighbour>,
     /// Sysctls by path below /proc/sys.
     pub sysctls: BTreeMap<String, String>,
+    /// Our nftables table.
+    #[serde(default)]
+    pub filter: Option<FilterTable>,
 }
 
 /// A link that should be there.
@@ -38,6 +43,9 @@ pub struct DesiredLink {
     pub origin: LinkOrigin,
     /// The transmit queue's length, where one is asked for.
     pub tx_queue_len: Option<u32>,
+    /// The hardware address that it is to get, where it is found by another one.
+    #[serde(default)]
+    pub mac: Option<Mac>,
 }
 
 /// Who makes a link. Either way it is to have its name and to be up.
@@ -50,8 +58,35 @@ pub enum LinkOrigin {
         /// `ip link set alias`: see [`crate::ownership::alias`].
         alias: String,
     },
-    /// Another plugin did: never created, changed or deleted by us beyond name and state.
+    /// We do, as one end of a veth pair whose other end is in the node's namespace, and mark it with this alias.
+    Pair {
+        /// How.
+        pair: PairIntent,
+        /// `ip link set alias`.
+        alias: String,
+    },
+    /// The node's end of such a pair: it comes and goes with the other one.
+    PairEnd {
+        /// How both were made.
+        pair: PairIntent,
+        /// `ip link set alias`.
+        alias: String,
+    },
+    /// Another plugin did: never created, changed or deleted by us beyond name, state and hardware address.
     Found(LinkIdentity),
+}
+
+/// A veth pair from a pod to its node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PairIntent {
+    /// The hardware address of the pod's end.
+    pub mac: Mac,
+    /// The name of the node's end.
+    pub peer: String,
+    /// The hardware address of the node's end.
+    pub peer_mac: Mac,
+    /// The MTU of both.
+    pub mtu: u32,
 }
 
 /// A route that should be there.

@@ -1,6 +1,7 @@
 //! What to change, in an order that cuts no working path.
 
 mod address;
+mod filter;
 mod link;
 mod neighbour;
 mod order;
@@ -51,7 +52,8 @@ pub fn diff(desired: &Desired, observed: &Observed, prune: Prune) -> Diff {
     let routes = route::diff(desired, &view, prune);
     let rules = rule::diff(desired, observed, prune);
     let sysctls = sysctl::diff(desired, observed, &view, &links);
-    order::order(&view, order::Changes { links, addresses, neighbours, routes, rules, sysctls })
+    let filter = filter::diff(desired, observed, prune);
+    order::order(&view, order::Changes { links, addresses, neighbours, routes, rules, sysctls, filter })
 }
 
 impl Desired {
@@ -60,7 +62,7 @@ impl Desired {
         let made: BTreeSet<&str> = self
             .links
             .iter()
-            .filter(|link| matches!(link.origin, LinkOrigin::Made { .. }))
+            .filter(|link| matches!(link.origin, LinkOrigin::Made { .. } | LinkOrigin::Pair { .. }))
             .map(|link| link.name.as_str())
             .collect();
         let used = (self.links.iter().map(|link| link.name.as_str()))
@@ -71,7 +73,7 @@ impl Desired {
         let links = found.into_iter().zip(u32::MAX / 2..).map(|(name, number)| {
             let identity = self.links.iter().find_map(|link| match &link.origin {
                 LinkOrigin::Found(identity) if link.name == name => Some(*identity),
-                LinkOrigin::Found(_) | LinkOrigin::Made { .. } => None,
+                _ => None,
             });
             Link {
                 name: name.to_owned(),

@@ -13,6 +13,7 @@
 pub mod allocate;
 pub mod desired;
 mod diff;
+pub mod filter;
 pub mod lease;
 pub mod node;
 pub mod object;
@@ -22,9 +23,10 @@ mod show;
 pub mod step;
 pub mod tables;
 
-pub use desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, RoutePattern};
+pub use desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, PairIntent, RoutePattern};
 pub use diff::{Diff, Prune, diff};
+pub use filter::FilterTable;
 pub use node::NodeFacts;
 pub use object::{Address, Link, LinkKind, Neighbour, Observed, Route, RouteKind, Rule, Scope};
-pub use plan::{Plan, PlanInput, RP_FILTER, plan};
+pub use plan::{AUXILIARY_LINK, Plan, PlanInput, RP_FILTER, plan};
 pub use step::{Placement, Step};

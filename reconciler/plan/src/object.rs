@@ -8,6 +8,8 @@ use schemas::intent::MacvlanMode;
 use schemas::name::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::FilterTable;
+
 /// One namespace, whole. What is missing here is missing in the kernel; a dump that was cut never becomes one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
@@ -23,6 +25,9 @@ pub struct Observed {
     pub neighbours: Vec<Neighbour>,
     /// The asked-for sysctls by path below /proc/sys, trimmed; one that does not exist is missing.
     pub sysctls: BTreeMap<String, String>,
+    /// Our nftables table; None when there is none, or when it was not asked for.
+    #[serde(default)]
+    pub filter: Option<FilterTable>,
 }
 
 impl Observed {
@@ -156,9 +161,12 @@ pub struct Rule {
     pub from: Option<IpNetwork>,
     /// Destination; None is all.
     pub to: Option<IpNetwork>,
+    /// The packet's mark, all of its bits; None is any.
+    #[serde(default)]
+    pub mark: Option<u32>,
     /// The table looked up; 0 when it does something else.
     pub table: u32,
-    /// It has other selectors or another action (fwmark, iif, goto, ...): never made by dragline, kept as a text that is
+    /// It has other selectors or another action (part of a mark, iif, goto, ...): never made by dragline, kept as a text that is
     /// only compared.
     pub other: Option<String>,
     /// Who made it: 0 or 2 the kernel, [`crate::tables::PROTOCOL`] dragline.

@@ -1,6 +1,7 @@
 //! What is ours: the one place that says what dragline may delete. Everything else belongs to somebody.
 //!
 //! - Routes, rules, neighbours: those with our protocol number, in whatever table.
+//! - The nftables table `inet dragline` of a pod, with whatever is in it.
 //! - Links: those with our alias, or of the name and hardware address that an intent of ours decided.
 //! - Routes of others only where the plan took their place: the ones it moved ([`Desired::absent_routes`]) and the ones
 //!   that stand on a key that the plan claims for one route alone (a default put over ours).
@@ -23,12 +24,18 @@ pub fn alias(key: &AttachmentKey) -> String {
     format!("{ALIAS_PREFIX}{container}/{}", key.ifname)
 }
 
+/// The alias of a pair's ends: their names tell whose they are.
+pub fn pair_alias() -> String {
+    format!("{ALIAS_PREFIX}auxiliary")
+}
+
 /// A link that we made.
 pub fn is_our_link(link: &Link, desired: &Desired) -> bool {
     link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
         || desired.links.iter().chain(&desired.withdrawn_links).any(|wanted| match &wanted.origin {
             LinkOrigin::Made { intent, .. } => link.mac == Some(intent.mac) && link.name == wanted.name,
-            LinkOrigin::Found(_) => false,
+            LinkOrigin::Pair { pair, .. } => link.mac == Some(pair.mac) && link.name == wanted.name,
+            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => false,
         })
 }
 

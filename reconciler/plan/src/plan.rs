@@ -6,16 +6,17 @@
 //! node itself, pods, services, hijacked ones) are the default CNI's and stand in every table alike.
 
 mod family;
+mod inside;
 mod routes;
 mod rules;
+mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use schemas::intent::{
-    Attachment, Baseline, CoordinateIntent, CoordinatorMode, CoordinatorSettings, HostPeer, LinkIdentity, Sandbox,
-};
+use schemas::intent::{Attachment, CoordinateIntent, CoordinatorMode, CoordinatorSettings, Sandbox};
+use schemas::name::Mac;
 
 use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin};
 use crate::node::NodeFacts;
@@ -23,7 +24,9 @@ use crate::object::{Address, Route, Rule, Scope};
 use crate::ownership;
 use crate::tables::{self, MAIN, PROTOCOL};
 use family::Family;
-use routes::{attachment_routes, baseline_routes, leaving_main, permanent, route, subnet};
+pub use inside::AUXILIARY_LINK;
+use inside::Inside;
+use routes::{attachment_routes, baseline_routes, leaving_main, permanent, policy_routes, route, subnet};
 use rules::Rules;
 
 /// All that a plan depends on.
@@ -62,6 +65,9 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
     }
     match (&routed, &input.sandbox.baseline) {
         (Some(routed), _) => routed.write(&mut plan),
+        (None, _) if input.sandbox.auxiliary.is_some() => {
+            plan.pod.withdrawn_links.extend(input.sandbox.auxiliary.as_ref().map(inside::withdrawn));
+        }
         // The last coordinated NIC has gone while the pod lives: the default CNI's routes go back to where they were.
         (None, Some(baseline)) => {
             for route in Family::ALL.into_iter().flat_map(|family| baseline_routes(baseline, MAIN, family)) {
@@ -108,7 +114,7 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
     let tx_queue_len = settings.map(|settings| settings.tx_queue_len).filter(|length| *length > 0);
     if let Some(intent) = &attachment.link {
         let origin = LinkOrigin::Made { intent: intent.clone(), alias: ownership::alias(&attachment.key) };
-        let link = DesiredLink { name: name.clone(), origin, tx_queue_len };
+        let link = DesiredLink { name: name.clone(), origin, tx_queue_len, mac: None };
         if attachment.link_wanted {
             // An address that was another pod's comes with another hardware address: neighbours are told when the link
             // goes up, as the reference plugin has it.
@@ -121,7 +127,12 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
             pod.withdrawn_links.push(link);
         }
     } else if let (Some(identity), true) = (attachment.foreign_link, attachment.coordinate.is_some()) {
-        pod.links.push(DesiredLink { name: name.clone(), origin: LinkOrigin::Found(identity), tx_queue_len });
+        pod.links.push(DesiredLink {
+            name: name.clone(),
+            origin: LinkOrigin::Found(identity),
+            tx_queue_len,
+            mac: None,
+        });
     }
     // Without a link of ours and without coordinator we only gave addresses: whoever asked puts them on the link.
     if !attachment.link_wanted && attachment.coordinate.is_none() {
@@ -161,7 +172,7 @@ fn disable_ipv6(dev: &str) -> String {
 
 /// The sandbox's NICs, once a coordinator has been asked about at least one of them.
 struct Routed<'a> {
-    baseline: &'a Baseline,
+    inside: Inside<'a>,
     /// Coordinated attachments, by ordinal.
     nics: Vec<Nic<'a>>,
     /// Of the families that a NIC has an address of.
@@ -175,6 +186,10 @@ struct Stack {
     default_nic: Option<usize>,
     /// The node's addresses as the pod is to reach them, ascending.
     node_addresses: Vec<IpAddr>,
+    /// The node's address as the pod's gateway to the cluster.
+    gateway: Option<IpAddr>,
+    /// The source of packets to the cluster, where the link by which they leave has none of its own.
+    source: Option<IpAddr>,
     /// Routes that stand in every table alike, for one table.
     cluster_routes: Vec<(IpNetwork, Option<IpAddr>)>,
 }
@@ -187,8 +202,8 @@ struct Nic<'a> {
 
 impl<'a> Routed<'a> {
     fn of(input: PlanInput<'a>, notes: &mut Vec<String>) -> Option<Self> {
-        let baseline = input.sandbox.baseline.as_ref()?;
-        let nics: Vec<Nic<'a>> = input
+        let inside = Inside::of(input.sandbox)?;
+        let mut nics: Vec<Nic<'a>> = input
             .attachments
             .iter()
             .filter_map(|attachment| {
@@ -201,26 +216,35 @@ impl<'a> Routed<'a> {
         if nics.is_empty() {
             return None;
         }
+        if inside.auxiliary().is_some() {
+            // The first NIC has what is left of main: where another's routes are put in order, its own are.
+            nics[0].settings.tune_pod_routes = nics.iter().any(|nic| nic.settings.tune_pod_routes);
+        }
         let has_nic = |family: &Family| nics.iter().any(|nic| has_family(nic.attachment, *family));
         let families: Vec<Family> = Family::ALL.into_iter().filter(has_nic).collect();
         let stack = |family| {
-            let default_nic = default_nic(&nics, baseline, family, notes);
-            let node_addresses = node_addresses(&nics, baseline, input.node, family);
-            let cluster_routes = cluster_routes(&nics, &node_addresses, input.node, family, notes);
-            Stack { family, default_nic, node_addresses, cluster_routes }
+            let default_nic = default_nic(&nics, inside, family, notes);
+            let node_addresses = node_addresses(&nics, inside, input.node, family);
+            let underlay: Vec<IpAddr> =
+                nics.iter().flat_map(|nic| addresses_of(nic.attachment, family)).map(|address| address.ip()).collect();
+            let gateway = input.node.gateway_for(&underlay, family == Family::V6);
+            // IPv6 takes an address of the pod by itself; the original gives it none either.
+            let is_sourceless = inside.auxiliary().is_some() && family == Family::V4;
+            let source = underlay.first().copied().filter(|_| is_sourceless);
+            let cluster_routes = cluster_routes(&nics, &node_addresses, gateway, family, notes);
+            Stack { family, default_nic, node_addresses, gateway, source, cluster_routes }
         };
         let stacks = families.into_iter().map(stack).collect();
         notes.dedup();
-        Some(Self { baseline, nics, stacks })
+        Some(Self { inside, nics, stacks })
     }
 
     fn write(&self, plan: &mut Plan) {
-        // Without it up, none of the cluster's destinations is reached; its name and state are kept, nothing else.
-        plan.pod.links.push(DesiredLink {
-            name: self.baseline.nic.to_string(),
-            origin: LinkOrigin::Found(LinkIdentity { index: self.baseline.index, mac: self.baseline.mac }),
-            tx_queue_len: None,
-        });
+        // Without it up, none of the cluster's destinations is reached.
+        plan.pod.links.push(self.inside.link(&self.nics[0].settings));
+        if let Some(auxiliary) = self.inside.auxiliary() {
+            underlay::write(self, auxiliary, plan);
+        }
         let is_tuned = self.nics.iter().any(|nic| nic.settings.tune_pod_routes);
         for stack in &self.stacks {
             if is_tuned {
@@ -228,24 +252,24 @@ impl<'a> Routed<'a> {
                 continue;
             }
             // Left as the plugins made it, with the cluster's destinations added (../spec/coordinator.md 10.6).
-            let baseline = baseline_routes(self.baseline, MAIN, stack.family);
+            let baseline = self.inside.routes(MAIN, stack.family);
             let is_new = |new: &Route| !baseline.iter().any(|it| it.key() == new.key());
             for route in self.cluster_routes_in(stack, MAIN).filter(is_new) {
                 plan.pod.routes.push(DesiredRoute { route, exclusive: false });
             }
         }
         if self.stacks.iter().any(|stack| stack.family == Family::V6) {
-            plan.pod.sysctls.insert(disable_ipv6(self.baseline.nic.as_str()), "0".to_owned());
+            plan.pod.sysctls.insert(disable_ipv6(self.inside.name()), "0".to_owned());
         }
         let settings = &self.nics[0].settings;
         if settings.pod_rp_filter >= 0 {
             plan.pod.sysctls.insert(RP_FILTER.to_owned(), settings.pod_rp_filter.to_string());
         }
-        match &self.baseline.peer {
+        match self.inside.peer() {
             Some(peer) => self.write_node(peer, plan),
             None => plan.notes.push(format!(
                 "{} has no other end on the node: no neighbours and no node routes for this pod",
-                self.baseline.nic
+                self.inside.name()
             )),
         }
     }
@@ -254,28 +278,25 @@ impl<'a> Routed<'a> {
     fn write_tables(&self, stack: &Stack, pod: &mut Desired) {
         let family = stack.family;
         let mut rules = Rules::default();
-        let default_cni_is_default = stack.default_nic.is_none();
-        if default_cni_is_default {
-            let main =
-                baseline_routes(self.baseline, MAIN, family).into_iter().chain(self.cluster_routes_in(stack, MAIN));
+        if stack.default_nic.is_none() || self.inside.auxiliary().is_some() {
+            let main = self.inside.routes(MAIN, family).into_iter().chain(self.cluster_routes_in(stack, MAIN));
             rules.reached_by_main(main.clone());
             claim(main, pod);
         } else {
             let table = tables::DEFAULT_NIC;
-            let own: Vec<Route> = baseline_routes(self.baseline, table, family)
-                .into_iter()
-                .chain(self.cluster_routes_in(stack, table))
-                .collect();
-            let addresses = self.baseline.addresses.iter().map(|address| address.ip());
-            rules.nic(table, &own, addresses.filter(|ip| family.has(*ip)));
-            pod.absent_routes.extend(leaving_main(&baseline_routes(self.baseline, MAIN, family)));
+            let own: Vec<Route> =
+                self.inside.routes(table, family).into_iter().chain(self.cluster_routes_in(stack, table)).collect();
+            rules.nic(table, &own, self.inside.addresses().filter(|ip| family.has(*ip)));
+            pod.absent_routes.extend(leaving_main(&self.inside.routes(MAIN, family)));
             claim(own, pod);
         }
         for (index, nic) in self.nics.iter().enumerate().filter(|(_, nic)| nic.settings.tune_pod_routes) {
             let in_main = attachment_routes(nic.attachment, MAIN, family);
+            let policy = |table| policy_routes(nic.attachment, &nic.settings.policy_routes, table, family);
             if stack.default_nic == Some(index) {
-                rules.reached_by_main(in_main.iter().cloned());
-                claim(in_main, pod);
+                let all: Vec<Route> = in_main.into_iter().chain(policy(MAIN)).collect();
+                rules.reached_by_main(all.iter().cloned());
+                claim(all, pod);
                 continue;
             }
             let table = tables::of_ordinal(nic.attachment.ordinal);
@@ -288,20 +309,26 @@ impl<'a> Routed<'a> {
             pod.absent_routes.extend(leaving_main(&in_main));
             let cluster = self.cluster_and_link_routes_in(stack, table);
             rules.also_in(table, cluster.iter());
-            claim(own.into_iter().chain(cluster), pod);
+            // Only what has the NIC's own address goes by these: no `to` rules lead there.
+            claim(own.into_iter().chain(policy(table)).chain(cluster), pod);
         }
         pod.rules.extend(rules.number(family));
     }
 
     /// The cluster's destinations by the default CNI's NIC.
     fn cluster_routes_in<'s>(&'s self, stack: &'s Stack, table: u32) -> impl Iterator<Item = Route> + Clone + 's {
-        stack.cluster_routes.iter().map(move |(dst, gateway)| route(table, *dst, *gateway, self.baseline.nic.as_str()))
+        let dev = self.inside.name();
+        stack
+            .cluster_routes
+            .iter()
+            .map(move |(dst, gateway)| Route { src: stack.source, ..route(table, *dst, *gateway, dev) })
     }
 
     /// The same for another NIC's table, with the default CNI's own destinations on the link: a packet from that NIC's
     /// address to the cluster is to find the same way as one without a source.
     fn cluster_and_link_routes_in(&self, stack: &Stack, table: u32) -> Vec<Route> {
-        baseline_routes(self.baseline, table, stack.family)
+        self.inside
+            .routes(table, stack.family)
             .into_iter()
             .filter(|route| !route.is_default() && route.gateway.is_none())
             .map(|route| Route { src: None, ..route })
@@ -310,9 +337,9 @@ impl<'a> Routed<'a> {
     }
 
     /// The node's way to the pod's underlay addresses, and neighbours both ways (../spec/coordinator.md 6 and 7).
-    fn write_node(&self, peer: &HostPeer, plan: &mut Plan) {
+    fn write_node(&self, (peer, peer_mac): (&str, Mac), plan: &mut Plan) {
         for address in self.stacks.iter().flat_map(|stack| &stack.node_addresses) {
-            plan.pod.neighbours.push(permanent(self.baseline.nic.as_str(), *address, peer.mac));
+            plan.pod.neighbours.push(permanent(self.inside.name(), *address, peer_mac));
         }
         for nic in &self.nics {
             let table = nic.settings.host_rule_table;
@@ -322,15 +349,15 @@ impl<'a> Routed<'a> {
                     v6: ip.is_ipv6(),
                     from: None,
                     to: None,
+                    mark: None,
                     table,
                     other: None,
                     protocol: PROTOCOL,
                 });
-                plan.node.routes.push(DesiredRoute {
-                    route: route(table, IpNetwork::from(ip), None, peer.name.as_str()),
-                    exclusive: true,
-                });
-                plan.node.neighbours.push(permanent(peer.name.as_str(), ip, self.baseline.mac));
+                plan.node
+                    .routes
+                    .push(DesiredRoute { route: route(table, IpNetwork::from(ip), None, peer), exclusive: true });
+                plan.node.neighbours.push(permanent(peer, ip, self.inside.mac()));
             }
         }
     }
@@ -380,7 +407,7 @@ fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) ->
 ///
 /// The latest network configuration that names one decides, else annotation and SpiderCoordinator; a NIC that is not there
 /// (yet) or has no default route leaves it to the first attached NIC that has one.
-fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, family: Family, notes: &mut Vec<String>) -> Option<usize> {
+fn default_nic(nics: &[Nic<'_>], inside: Inside<'_>, family: Family, notes: &mut Vec<String>) -> Option<usize> {
     let can_hold = |nic: &Nic<'_>| {
         nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN, family).iter().any(Route::is_default)
     };
@@ -392,7 +419,7 @@ fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, family: Family, notes: &mu
     let Some(wanted) = named_by_conf.or(nics.last()).and_then(|nic| nic.settings.default_route_nic.as_deref()) else {
         return first;
     };
-    if wanted == baseline.nic.as_str() {
+    if inside.baseline().is_some_and(|baseline| wanted == baseline.nic.as_str()) {
         return None;
     }
     match nics.iter().position(|nic| nic.name == wanted) {
@@ -400,32 +427,31 @@ fn default_nic(nics: &[Nic<'_>], baseline: &Baseline, family: Family, notes: &mu
         // It has nothing to do with this family.
         Some(index) if !has_family(nics[index].attachment, family) => first,
         Some(_) => {
-            notes
-                .push(format!("default route NIC {wanted} has no gateway: {} is used", name_of(nics, first, baseline)));
+            notes.push(format!("default route NIC {wanted} has no gateway: {} is used", name_of(nics, first, inside)));
             first
         }
         None => {
             notes.push(format!(
                 "podDefaultRouteNIC: {wanted} don't exist in pod (yet): {} is used until it does",
-                name_of(nics, first, baseline)
+                name_of(nics, first, inside)
             ));
             first
         }
     }
 }
 
-fn name_of(nics: &[Nic<'_>], index: Option<usize>, baseline: &Baseline) -> String {
-    index.map_or_else(|| baseline.nic.to_string(), |index| nics[index].name.clone())
+fn name_of(nics: &[Nic<'_>], index: Option<usize>, inside: Inside<'_>) -> String {
+    index.map_or_else(|| inside.name().to_owned(), |index| nics[index].name.clone())
 }
 
 /// The node's addresses that the pod reaches by its default CNI's NIC: the sources that the node uses towards the pod's
 /// addresses, then the addresses of its uplinks; ascending. Of the default CNI's own links on the node, those count
 /// that the pod's NIC has as its gateway.
-fn node_addresses(nics: &[Nic<'_>], baseline: &Baseline, node: &NodeFacts, family: Family) -> Vec<IpAddr> {
+fn node_addresses(nics: &[Nic<'_>], inside: Inside<'_>, node: &NodeFacts, family: Family) -> Vec<IpAddr> {
     let underlay = nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
-    let sources =
-        baseline.addresses.iter().map(|address| address.ip()).chain(underlay).filter_map(|ip| node.source_towards(ip));
-    let gateways = baseline.routes.iter().filter_map(|route| route.gateway).filter(|gateway| node.has(*gateway));
+    let sources = inside.addresses().chain(underlay).filter_map(|ip| node.source_towards(ip));
+    let routes = inside.baseline().into_iter().flat_map(|baseline| &baseline.routes);
+    let gateways = routes.filter_map(|route| route.gateway).filter(|gateway| node.has(*gateway));
     let all: BTreeSet<IpAddr> =
         sources.chain(gateways).chain(node.uplink_addresses()).filter(|ip| family.has(*ip)).collect();
     all.into_iter().collect()
@@ -435,7 +461,7 @@ fn node_addresses(nics: &[Nic<'_>], baseline: &Baseline, node: &NodeFacts, famil
 fn cluster_routes(
     nics: &[Nic<'_>],
     node_addresses: &[IpAddr],
-    node: &NodeFacts,
+    gateway: Option<IpAddr>,
     family: Family,
     notes: &mut Vec<String>,
 ) -> Vec<(IpNetwork, Option<IpAddr>)> {
@@ -450,9 +476,7 @@ fn cluster_routes(
         .filter(|network| family.has_network(**network))
         .map(|network| subnet(*network))
         .collect();
-    let underlay: Vec<IpAddr> =
-        nics.iter().flat_map(|nic| addresses_of(nic.attachment, family)).map(|address| address.ip()).collect();
-    match node.gateway_for(&underlay, family == Family::V6) {
+    match gateway {
         Some(gateway) => {
             for network in networks {
                 routes.entry(network).or_insert(Some(gateway));

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use schemas::intent::{LinkKindIntent, MacvlanMode};
 
-use crate::desired::{DesiredLink, LinkOrigin};
+use crate::desired::{DesiredLink, LinkOrigin, PairIntent};
+use crate::filter::TABLE;
 use crate::object::{Route, RouteKind, Rule, Scope};
 use crate::step::{Placement, Step};
 use crate::tables::MAIN;
@@ -109,6 +110,9 @@ impl Display for Rule {
         if let Some(to) = self.to {
             write!(f, " to {}", Host(to))?;
         }
+        if let Some(mark) = self.mark {
+            write!(f, " fwmark {mark:#x}")?;
+        }
         if let Some(other) = &self.other {
             write!(f, " {other}")?;
         }
@@ -127,6 +131,7 @@ impl Display for Step {
             Self::SetLinkAlias { dev, alias } => write!(f, "ip link set {dev} alias {alias}"),
             Self::RenameLink { from, to, .. } => write!(f, "ip link set {from} name {to}"),
             Self::SetLinkMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
+            Self::SetLinkMac { dev, mac } => write!(f, "ip link set {dev} address {mac}"),
             Self::SetLinkQueue { dev, length } => write!(f, "ip link set {dev} txqueuelen {length}"),
             Self::SetLinkUp { dev } => write!(f, "ip link set {dev} up"),
             Self::DeleteLink { dev, .. } => write!(f, "ip link delete {dev}"),
@@ -148,14 +153,23 @@ impl Display for Step {
                 write!(f, " dev {} nud permanent proto {}", it.dev, it.protocol)
             }
             Self::DeleteNeighbour(it) => write!(f, "ip neigh del {} dev {}", it.address, it.dev),
+            Self::SetFilter(table) => write!(f, "nft '{table}'"),
+            Self::DeleteFilter => write!(f, "nft delete table inet {TABLE}"),
             Self::SetSysctl { path, value } => write!(f, "sysctl -w {}={value}", sysctl_name(path)),
         }
     }
 }
 
 fn create_link(link: &DesiredLink, f: &mut Formatter<'_>) -> fmt::Result {
-    let LinkOrigin::Made { intent, .. } = &link.origin else {
-        return write!(f, "ip link set {} up", link.name);
+    let intent = match &link.origin {
+        LinkOrigin::Made { intent, .. } => intent,
+        LinkOrigin::Pair { pair: PairIntent { mac, peer, peer_mac, mtu }, .. } => {
+            let name = &link.name;
+            write!(f, "ip link add {name} address {mac} mtu {mtu} type veth")?;
+            // `netns 1` is the namespace of the node's first process.
+            return write!(f, " peer name {peer} netns 1 address {peer_mac} mtu {mtu}");
+        }
+        LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => return write!(f, "ip link set {} up", link.name),
     };
     write!(f, "ip link add {} link {} address {}", link.name, intent.master, intent.mac)?;
     if let Some(mtu) = intent.mtu {
@@ -191,6 +205,9 @@ fn rule(verb: &str, rule: &Rule, f: &mut Formatter<'_>) -> fmt::Result {
     }
     if let Some(to) = rule.to {
         write!(f, " to {}", Host(to))?;
+    }
+    if let Some(mark) = rule.mark {
+        write!(f, " fwmark {mark:#x}")?;
     }
     if let Some(other) = &rule.other {
         write!(f, " {other}")?;
@@ -244,6 +261,7 @@ mod tests {
             v6: false,
             from: from.map(|from| from.parse().unwrap()),
             to: to.map(|to| to.parse().unwrap()),
+            mark: None,
             table: 100,
             other: None,
             protocol: PROTOCOL,
@@ -263,6 +281,7 @@ mod tests {
             name: "net1".into(),
             origin: LinkOrigin::Made { intent, alias: "dragline:c/net1".into() },
             tx_queue_len: None,
+            mac: None,
         };
         let default = via(100, "0.0.0.0/0", Some("10.233.65.96"));
         let blackhole =

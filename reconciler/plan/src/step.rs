@@ -1,8 +1,10 @@
 //! One change of one kernel object; prints as the `ip` command that does the same.
 
+use schemas::name::Mac;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::DesiredLink;
+use crate::filter::FilterTable;
 use crate::object::{Address, Neighbour, Route, Rule};
 
 /// A change. Each is idempotent: done already counts as done, gone already as gone.
@@ -32,6 +34,13 @@ pub enum Step {
         dev: String,
         /// Bytes.
         mtu: u32,
+    },
+    /// Set its hardware address.
+    SetLinkMac {
+        /// Its name.
+        dev: String,
+        /// The address.
+        mac: Mac,
     },
     /// Set its transmit queue's length.
     SetLinkQueue {
@@ -75,6 +84,10 @@ pub enum Step {
         /// The value.
         value: String,
     },
+    /// Put our nftables table there in place of what is there of its name, all at once.
+    SetFilter(FilterTable),
+    /// Delete our nftables table.
+    DeleteFilter,
 }
 
 /// How a new route stands to others of its key.

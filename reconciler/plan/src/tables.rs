@@ -6,6 +6,10 @@ pub const MAIN: u32 = 254;
 pub const DEFAULT_NIC: u32 = 100;
 /// The highest priority number of our rules in a pod: they go down from here, just above main's 32766.
 pub const FIRST_PRIORITY: u32 = 32765;
+/// The pod's rule for replies to what came by the auxiliary link, before all others of ours (../spec/coordinator.md 7g).
+pub const REPLY_PRIORITY: u32 = 1000;
+/// The mark of such connections.
+pub const REPLY_MARK: u32 = 1;
 /// The node's rule that leads to the pods' underlay addresses (../spec/coordinator.md 7c).
 pub const NODE_PRIORITY: u32 = 1000;
 /// The node's table when nothing says otherwise.

@@ -42,12 +42,13 @@ fn made(name: &str, mac: u8) -> DesiredLink {
         name: name.into(),
         origin: LinkOrigin::Made { intent, alias: format!("dragline:c/{name}") },
         tx_queue_len: None,
+        mac: None,
     }
 }
 
 fn found(name: &str, index: u32, mac: u8) -> DesiredLink {
     let identity = LinkIdentity { index, mac: Mac([2, 0, 0, 0, 0, mac]) };
-    DesiredLink { name: name.into(), origin: LinkOrigin::Found(identity), tx_queue_len: None }
+    DesiredLink { name: name.into(), origin: LinkOrigin::Found(identity), tx_queue_len: None, mac: None }
 }
 
 fn address(dev: &str, text: &str, protocol: u8) -> Address {
@@ -280,6 +281,7 @@ fn what_is_ours_and_not_wanted_goes_once_all_is_known() {
         from: None,
         to: Some("10.9.0.0/16".parse().unwrap()),
         table: 109,
+        mark: None,
         other: None,
         protocol,
     };

@@ -284,6 +284,7 @@ impl Damage {
                 from: Some("10.99.0.1/32".parse().unwrap()),
                 to: None,
                 table: tables::of_ordinal(7),
+                mark: None,
                 other: None,
                 protocol: PROTOCOL,
             }),

@@ -35,7 +35,7 @@ pub(crate) fn route(table: u32, dst: &str, metric: u32, gateway: Option<&str>, d
 /// A rule as another program makes it.
 pub(crate) fn rule(priority: u32, from: Option<&str>, to: Option<&str>, table: u32) -> Rule {
     let (from, to) = (from.map(net), to.map(net));
-    Rule { priority, v6: false, from, to, table, other: None, protocol: BY_HAND }
+    Rule { priority, v6: false, from, to, table, mark: None, other: None, protocol: BY_HAND }
 }
 
 /// Adds links, addresses, routes, rules and neighbours; the picture of the namespace with all of them.

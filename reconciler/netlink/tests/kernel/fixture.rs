@@ -89,7 +89,7 @@ pub(crate) fn route(table: u32, dst: &str, gateway: Option<&str>) -> Route {
 pub(crate) fn rule(priority: u32, from: Option<&str>, to: Option<&str>, table: u32) -> Rule {
     let (from, to) = (from.map(net), to.map(net));
     let v6 = from.or(to).is_some_and(|network| network.is_ipv6());
-    Rule { priority, v6, from, to, table, other: None, protocol: PROTOCOL }
+    Rule { priority, v6, from, to, table, mark: None, other: None, protocol: PROTOCOL }
 }
 
 pub(crate) fn neighbour(address: &str, last: u8) -> Neighbour {
@@ -116,5 +116,6 @@ pub(crate) fn macvlan(name: &str, master: &str, mac: Mac) -> DesiredLink {
             alias: format!("dragline:test/{name}"),
         },
         tx_queue_len: None,
+        mac: None,
     }
 }

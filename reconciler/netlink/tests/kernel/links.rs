@@ -87,8 +87,12 @@ fn name_taken() {
 fn never_made() {
     let pod = Pod::new("found");
     let found = LinkOrigin::Found(LinkIdentity { index: 9, mac: NEW_MAC });
-    let outcome =
-        pod.apply(&[Step::CreateLink(DesiredLink { name: "net1".into(), origin: found, tx_queue_len: None })]);
+    let outcome = pod.apply(&[Step::CreateLink(DesiredLink {
+        name: "net1".into(),
+        origin: found,
+        tx_queue_len: None,
+        mac: None,
+    })]);
     assert!(matches!(outcome[0], Err(StepError::NeverDone(_))), "{outcome:?}");
     assert_eq!(pod.kernel.changes_sent(), 0);
 }

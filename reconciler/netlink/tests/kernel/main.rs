@@ -7,6 +7,7 @@ mod applying;
 mod fixture;
 mod identity;
 mod links;
+mod marking;
 mod observing;
 mod probing;
 mod watching;
@@ -24,6 +25,7 @@ fn main() {
         observing::trials(),
         applying::trials(),
         links::trials(),
+        marking::trials(),
         identity::trials(),
         watching::trials(),
         probing::trials(),

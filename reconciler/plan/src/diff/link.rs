@@ -64,7 +64,8 @@ pub(super) fn diff(desired: &Desired, observed: &Observed, prune: Prune) -> (Lin
     }));
     for (wanted, link) in desired.links.iter().zip(&claims).filter(|(wanted, _)| !unnamed.contains(&wanted.name)) {
         properties(wanted, *link, &mut changes.prepare);
-        if link.is_none_or(|link| !link.up) {
+        let is_awaited = link.is_none() && matches!(wanted.origin, LinkOrigin::PairEnd { .. });
+        if link.is_none_or(|link| !link.up) && !is_awaited {
             changes.up.push(Step::SetLinkUp { dev: wanted.name.clone() });
             view.links.insert(wanted.name.clone(), Readiness::Fresh);
         }
@@ -104,6 +105,28 @@ fn likeness(wanted: &DesiredLink, link: &Link) -> Option<u8> {
             } else {
                 1
             })
+        }
+        LinkOrigin::Pair { pair, alias } => {
+            if link.kind != LinkKind::Veth || link.mac != Some(pair.mac) {
+                return None;
+            }
+            let has_alias = link.alias.as_deref() == Some(alias);
+            Some(if has_name {
+                3
+            } else if has_alias {
+                2
+            } else {
+                1
+            })
+        }
+        LinkOrigin::PairEnd { pair, alias } => {
+            let evidence = [has_name, link.mac == Some(pair.peer_mac), link.alias.as_deref() == Some(alias)];
+            match evidence.into_iter().filter(|agrees| *agrees).count() {
+                3 => Some(3),
+                2 => Some(2),
+                _ => None,
+            }
+            .filter(|_| link.kind == LinkKind::Veth)
         }
         // Two of three: its index changes when it was made again, its hardware address when the pod sets another.
         LinkOrigin::Found(LinkIdentity { index, mac }) => {
@@ -195,6 +218,9 @@ fn refuse(pending: &mut Vec<Pending<'_>>, names: &Names, unnamed: &mut BTreeSet<
             if pending[..position].iter().any(|earlier| earlier.wanted.name == *name) {
                 return Some(format!("link {name}: two attachments want that name"));
             }
+            if let (LinkOrigin::PairEnd { .. }, None) = (&one.wanted.origin, one.link) {
+                return Some(format!("link {name} is not there: it comes with its other end in the pod"));
+            }
             if let (LinkOrigin::Found(identity), None) = (&one.wanted.origin, one.link) {
                 let LinkIdentity { index, mac } = identity;
                 return Some(format!("link {name} (index {index}, {mac}) is not there and not dragline's to make"));
@@ -215,11 +241,20 @@ fn refuse(pending: &mut Vec<Pending<'_>>, names: &Names, unnamed: &mut BTreeSet<
 /// Alias, MTU and queue of a link that has its name by now.
 fn properties(wanted: &DesiredLink, link: Option<&Link>, steps: &mut Vec<Step>) {
     let dev = || wanted.name.clone();
-    if let (LinkOrigin::Made { intent, alias }, Some(link)) = (&wanted.origin, link) {
-        if link.alias.as_ref() != Some(alias) {
+    let (alias, mtu, mac) = match &wanted.origin {
+        LinkOrigin::Made { intent, alias } => (Some(alias), intent.mtu, wanted.mac),
+        LinkOrigin::Pair { pair, alias } => (Some(alias), Some(pair.mtu), wanted.mac),
+        LinkOrigin::PairEnd { pair, alias } => (Some(alias), Some(pair.mtu), Some(pair.peer_mac)),
+        LinkOrigin::Found(_) => (None, None, wanted.mac),
+    };
+    if let Some(link) = link {
+        if let Some(alias) = alias.filter(|alias| link.alias.as_ref() != Some(alias)) {
             steps.push(Step::SetLinkAlias { dev: dev(), alias: alias.clone() });
         }
-        if let Some(mtu) = intent.mtu.filter(|mtu| *mtu != link.mtu) {
+        if let Some(mac) = mac.filter(|mac| link.mac != Some(*mac)) {
+            steps.push(Step::SetLinkMac { dev: dev(), mac });
+        }
+        if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
             steps.push(Step::SetLinkMtu { dev: dev(), mtu });
         }
     }

@@ -35,10 +35,11 @@ pub(super) struct Changes {
     pub(super) routes: RouteChanges,
     pub(super) rules: RuleChanges,
     pub(super) sysctls: SysctlChanges,
+    pub(super) filter: Option<Step>,
 }
 
 pub(super) fn order(view: &View, changes: Changes) -> Diff {
-    let Changes { links, addresses, neighbours, routes, rules, sysctls } = changes;
+    let Changes { links, addresses, neighbours, routes, rules, sysctls, filter } = changes;
     let blocked = [links.blocked, addresses.blocked, neighbours.blocked, routes.blocked, sysctls.blocked].concat();
     let (main, others): (Vec<_>, Vec<_>) = adding(routes.add).into_iter().partition(|(route, _)| route.table == MAIN);
     let (main_now, main_later): (Vec<_>, Vec<_>) =
@@ -64,6 +65,8 @@ pub(super) fn order(view: &View, changes: Changes) -> Diff {
         .chain(others_later.into_iter().map(add_route))
         .chain(main_later.into_iter().map(add_route))
         .chain(rules_later.into_iter().map(Step::AddRule))
+        // Marks mean nothing before their rule is there, and nothing leads anywhere without them.
+        .chain(filter)
         .chain(departures(main_gone, rules.delete))
         .chain(others_gone.into_iter().map(Step::DeleteRoute))
         .chain(neighbours.delete.into_iter().map(Step::DeleteNeighbour))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use schemas::intent::{Attachment, Baseline};
+use schemas::intent::{Attachment, Baseline, RouteIntent};
 use schemas::name::Mac;
 
 use super::family::Family;
@@ -51,6 +51,15 @@ pub(super) fn attachment_routes(attachment: &Attachment, table: u32, family: Fam
         }
     }
     routes
+}
+
+/// The further routes of an attachment whose gateways it reaches (../spec/coordinator.md 9): those of the cluster are for
+/// whichever NICs have them in a subnet.
+pub(super) fn policy_routes(attachment: &Attachment, wanted: &[RouteIntent], table: u32, family: Family) -> Vec<Route> {
+    let dev = attachment.key.ifname.as_str();
+    let is_reached = |gateway: IpAddr| attachment.addresses.iter().any(|own| own.address.contains(gateway));
+    let own = wanted.iter().filter(|route| family.has_network(route.dst) && route.gateway.is_some_and(is_reached));
+    own.map(|intent| route(table, intent.dst, intent.gateway, dev)).collect()
 }
 
 /// An address's own subnet; in main as the kernel makes it.

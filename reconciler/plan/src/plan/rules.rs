@@ -68,6 +68,7 @@ impl Rules {
                 v6: family == Family::V6,
                 from,
                 to,
+                mark: None,
                 table,
                 other: None,
                 protocol: PROTOCOL,

@@ -19,6 +19,7 @@ pub(crate) struct Kernel {
     pub(crate) rules: Vec<Rule>,
     pub(crate) neighbours: Vec<Neighbour>,
     pub(crate) sysctls: std::collections::BTreeMap<String, String>,
+    pub(crate) filter: Option<plan::FilterTable>,
 }
 
 /// Where a packet goes.
@@ -37,6 +38,7 @@ impl Kernel {
             rules: observed.rules.clone(),
             neighbours: observed.neighbours.clone(),
             sysctls: observed.sysctls.clone(),
+            filter: observed.filter.clone(),
         };
         kernel.register_sysctls();
         kernel
@@ -47,7 +49,8 @@ impl Kernel {
         let own = |link: &Link| {
             let name = &link.name;
             let v6 = ["ndisc_notify", "disable_ipv6"].map(|setting| format!("net/ipv6/conf/{name}/{setting}"));
-            std::iter::once(format!("net/ipv4/conf/{name}/arp_notify")).chain(v6)
+            let v4 = ["arp_notify", "rp_filter", "src_valid_mark"];
+            v4.map(|setting| format!("net/ipv4/conf/{name}/{setting}")).into_iter().chain(v6)
         };
         let names: Vec<String> = self.links.iter().flat_map(own).collect();
         self.sysctls.retain(|path, _| path.contains("/all/") || names.contains(path));
@@ -64,6 +67,7 @@ impl Kernel {
             rules: self.rules.clone(),
             neighbours: self.neighbours.clone(),
             sysctls: self.sysctls.clone(),
+            filter: self.filter.clone(),
         }
     }
 
@@ -80,6 +84,15 @@ impl Kernel {
             Step::SetLinkAlias { dev, alias } => self.with_link(dev, |link| link.alias = Some(alias.clone())),
             Step::RenameLink { index, from: _, to } => self.rename_link(*index, to),
             Step::SetLinkMtu { dev, mtu } => self.with_link(dev, |link| link.mtu = *mtu),
+            Step::SetLinkMac { dev, mac } => self.with_link(dev, |link| link.mac = Some(*mac)),
+            Step::SetFilter(table) => {
+                self.filter = Some(table.clone());
+                Ok(())
+            }
+            Step::DeleteFilter => {
+                self.filter = None;
+                Ok(())
+            }
             Step::SetLinkQueue { dev, length } => self.with_link(dev, |link| link.tx_queue_len = *length),
             Step::SetLinkUp { dev } => self.set_up(dev),
             Step::DeleteLink { dev, index } => {
@@ -149,19 +162,25 @@ impl Kernel {
     }
 
     fn create_link(&mut self, wanted: &plan::DesiredLink) -> Result<(), String> {
-        let LinkOrigin::Made { intent, alias } = &wanted.origin else {
-            return Err(format!("{} is not ours to make", wanted.name));
+        let (kind, mac, mtu, alias) = match &wanted.origin {
+            LinkOrigin::Made { intent, alias } => {
+                let LinkKindIntent::Macvlan(mode) = intent.kind;
+                (LinkKind::Macvlan(mode), intent.mac, intent.mtu, alias)
+            }
+            LinkOrigin::Pair { pair, alias } => (LinkKind::Veth, pair.mac, Some(pair.mtu), alias),
+            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => {
+                return Err(format!("{} is not ours to make", wanted.name));
+            }
         };
         if self.link(&wanted.name).is_some() {
             return Ok(());
         }
-        let LinkKindIntent::Macvlan(mode) = intent.kind;
         self.links.push(Link {
             name: wanted.name.clone(),
             index: self.links.iter().map(|link| link.index).max().unwrap_or(0) + 1,
-            kind: LinkKind::Macvlan(mode),
-            mac: Some(intent.mac),
-            mtu: intent.mtu.unwrap_or(1500),
+            kind,
+            mac: Some(mac),
+            mtu: mtu.unwrap_or(1500),
             up: false,
             alias: Some(alias.clone()),
             lower: Some(2),
@@ -304,7 +323,9 @@ impl Kernel {
 
     /// The routing decision for a packet that leaves the pod; None is unreachable.
     pub(crate) fn lookup(&self, src: Option<IpAddr>, dst: IpAddr) -> Option<Way> {
-        for rule in self.rules.iter().filter(|rule| rule.v6 == dst.is_ipv6() && rule.other.is_none()) {
+        for rule in
+            self.rules.iter().filter(|rule| rule.v6 == dst.is_ipv6() && rule.other.is_none() && rule.mark.is_none())
+        {
             let from_matches = rule.from.is_none_or(|from| src.is_some_and(|src| from.contains(src)));
             if !from_matches || !rule.to.is_none_or(|to| to.contains(dst)) {
                 continue;
@@ -347,8 +368,18 @@ fn connected(address: &Address) -> Option<Route> {
 
 /// The rules that every namespace has.
 pub(crate) fn built_in_rules() -> Vec<Rule> {
-    let rule =
-        |v6| move |(priority, table)| Rule { priority, v6, from: None, to: None, table, other: None, protocol: 2 };
+    let rule = |v6| {
+        move |(priority, table)| Rule {
+            priority,
+            v6,
+            from: None,
+            to: None,
+            mark: None,
+            table,
+            other: None,
+            protocol: 2,
+        }
+    };
     let v4 = [(0, 255), (32766, 254), (32767, 253)].map(rule(false));
     v4.into_iter().chain([(0, 255), (32766, 254)].map(rule(true))).collect()
 }

@@ -278,6 +278,7 @@ impl World {
             }
         }
         let observed = Observed {
+            filter: None,
             links: vec![link("lo", 1, other("loopback"), None), link("eth0", 2, LinkKind::Veth, Some(mac(200)))],
             addresses,
             routes,
@@ -339,6 +340,7 @@ impl Foreign {
             from: from.map(net),
             to: to.map(net),
             table,
+            mark: None,
             other: other.map(str::to_owned),
             protocol: 3,
         };

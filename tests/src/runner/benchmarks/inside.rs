@@ -86,6 +86,7 @@ fn steps() -> (Vec<Step>, Vec<Step>) {
             from: None,
             to: Some(route.dst),
             table: route.table,
+            mark: None,
             other: None,
             protocol: PROTOCOL,
         };

@@ -145,7 +145,7 @@ fn route(table: u32, dst: IpNetwork, dev: &str) -> Route {
 }
 
 fn rule(priority: u32, from: Option<IpNetwork>, table: u32) -> Rule {
-    Rule { priority, v6: false, from, to: None, table, other: None, protocol: BOOT }
+    Rule { priority, v6: false, from, to: None, table, mark: None, other: None, protocol: BOOT }
 }
 
 fn macvlan(ipam: Value) -> Value {
