@@ -218,11 +218,14 @@ fn report(agent: &Agent, fight: &mut Fight, steps: &[Step], is_new: bool) -> Opt
 fn wanted(agent: &Agent) -> Desired {
     let mut all = Desired::default();
     for plan in agent.workers.all_planned() {
+        all.links.extend(plan.node.links.iter().cloned());
         all.routes.extend(plan.node.routes.iter().cloned());
         all.rules.extend(plan.node.rules.iter().cloned());
         all.neighbours.extend(plan.node.neighbours.iter().cloned());
         all.sysctls.extend(plan.node.sysctls.clone());
     }
+    all.links.sort();
+    all.links.dedup();
     all.routes.sort();
     all.routes.dedup();
     all.rules.sort();

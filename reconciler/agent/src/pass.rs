@@ -107,8 +107,9 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     } else if is_new || !error.is_empty() {
         // The node's part is waited for only where it may have changed; its own events repair it otherwise.
         let on_node = match on_node {
-            Some(on_node) => on_node,
-            None => agent.node.reconciled(&wanted.node).await,
+            Some(on_node) if on_node.is_empty() || wanted.node.links.is_empty() => on_node,
+            // The node's end of a pair comes with the pod's: the node had to be looked at once more.
+            Some(_) | None => agent.node.reconciled(&wanted.node).await,
         };
         if error.is_empty() {
             error = on_node;
@@ -159,7 +160,8 @@ fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: 
         Err(error) => return unreachable(error.to_string()),
     };
     register(agent, records, &pass);
-    match rounds(&mut pass, desired, prune) {
+    let watched = Watched::of(records, desired);
+    match rounds(&mut pass, &watched, desired, prune) {
         // Of a sandbox that is being taken down, links go that the default CNI's routes would be put back on.
         Ok(reconciled) if records.is_withdrawn() && !reconciled.has_left => {
             Reconciled { error: String::new(), ..reconciled }
@@ -184,11 +186,39 @@ fn register(agent: &Agent, records: &SandboxRecords, pass: &netlink::Pass) {
     }
 }
 
+/// What is looked at in a sandbox's namespace, besides what is always.
+pub struct Watched {
+    sysctls: Vec<String>,
+    has_filter: bool,
+}
+
+impl Watched {
+    /// What its plan is about. Only in underlay mode there is, or may be left, an nftables table.
+    pub fn of(records: &SandboxRecords, desired: &Desired) -> Self {
+        let has_filter = desired.filter.is_some() || records.sandbox.auxiliary.is_some();
+        Self { sysctls: desired.sysctls.keys().cloned().collect(), has_filter }
+    }
+
+    /// The namespace, whole.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn observe(&self, pass: &mut netlink::Pass) -> Result<Observed, ObserveError> {
+        let observed = pass.observe(&self.sysctls)?;
+        let filter = if self.has_filter { pass.observe_filter()? } else { None };
+        Ok(Observed { filter, ..observed })
+    }
+}
+
 /// Observe, diff, apply until nothing differs, or what is still not as desired.
-fn rounds(pass: &mut netlink::Pass, desired: &Desired, prune: Prune) -> Result<Reconciled, ObserveError> {
-    let sysctls: Vec<String> = desired.sysctls.keys().cloned().collect();
+fn rounds(
+    pass: &mut netlink::Pass,
+    watched: &Watched,
+    desired: &Desired,
+    prune: Prune,
+) -> Result<Reconciled, ObserveError> {
     let mut applied = Vec::new();
-    let mut observed = pass.observe(&sysctls)?;
+    let mut observed = watched.observe(pass)?;
     let mut refused = Vec::new();
     let found = |observed| match prune {
         Prune::Yes => Found::Namespace(Box::new(observed)),
@@ -207,7 +237,7 @@ fn rounds(pass: &mut netlink::Pass, desired: &Desired, prune: Prune) -> Result<R
             .filter_map(|(result, step)| result.err().map(|error| format!("{step}: {error}")))
             .collect();
         applied.extend(steps);
-        observed = pass.observe(&sysctls)?;
+        observed = watched.observe(pass)?;
     }
     let Diff { steps, blocked } = diff(desired, &observed, prune);
     let is_undone = !steps.is_empty() && refused.is_empty();

@@ -1,4 +1,5 @@
-//! What changes, in the node's namespace and in all that have a number there, by one socket on the node.
+//! What changes, in the node's namespace and in all that have a number there, by one socket on the node for routing and
+//! one for nftables.
 //!
 //! Events are hints to look again, not news: the kernel drops routes without any when a link goes down. The socket keeps
 //! no namespace alive; when one is really gone, [`Event::Gone`] says so.
@@ -10,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, SockaddrStorage, sockopt};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use crate::attributes::{Frame, Frames};
 use crate::exchange::errno_of;
@@ -26,6 +27,10 @@ const NETLINK_LISTEN_ALL_NSID: i32 = 8;
 // RTNLGRP_*: link, neighbour, IPv4 address, route and rule, IPv6 address, route and rule, both netconfs.
 const GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25];
 const RTNLGRP_NSID: u32 = 28;
+/// `NFNLGRP_NFTABLES`.
+const NFNLGRP_NFTABLES: u32 = 7;
+/// `NFNL_SUBSYS_NFTABLES`, the upper byte of its messages' types.
+const NFTABLES: u16 = 10;
 
 /// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub enum EventKind {
     Neighbour,
     /// `rp_filter`, `forwarding` and their like.
     Netconf,
+    /// Something of nftables, in a pod.
+    Filter,
 }
 
 /// How far the events reach.
@@ -85,11 +92,25 @@ pub enum EventsError {
 
 /// The stream of events.
 pub struct Events {
-    socket: AsyncFd<Watched>,
+    routing: Source,
+    /// None where the kernel has no nftables.
+    filters: Option<Source>,
     scope: EventScope,
     pending: VecDeque<Event>,
-    is_overrun: bool,
     buffer: Vec<u8>,
+}
+
+/// A socket that is listened to.
+struct Source {
+    socket: AsyncFd<Watched>,
+    is_overrun: bool,
+    read: fn(&Frame<'_>, Option<i32>) -> Option<Event>,
+}
+
+impl Source {
+    async fn is_ready(&self) -> io::Result<AsyncFdReadyGuard<'_, Watched>> {
+        self.socket.ready(namespace::HEARD).await
+    }
 }
 
 impl Events {
@@ -101,11 +122,20 @@ impl Events {
     /// The same with a receive buffer of that many bytes; a small one shows what [`Event::Lost`] does.
     pub fn with_buffer(kernel: &Kernel, bytes: usize) -> Result<Self, EventsError> {
         let (socket, scope) = kernel.at_home(move || listen(bytes))??;
+        let source =
+            |socket, read| Ok::<_, io::Error>(Source { socket: namespace::watch(socket)?, is_overrun: false, read });
+        let filters = match kernel.at_home(move || listen_to_filters(bytes))? {
+            Ok(socket) => Some(source(socket, filter_event as _)?),
+            Err(error) => {
+                tracing::info!(%error, "this kernel tells nothing of nftables");
+                None
+            }
+        };
         Ok(Self {
-            socket: namespace::watch(socket)?,
+            routing: source(socket, event as _)?,
+            filters,
             scope,
             pending: VecDeque::new(),
-            is_overrun: false,
             buffer: vec![0; 64 * 1024],
         })
     }
@@ -128,16 +158,30 @@ impl Events {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            let mut ready = self.socket.ready(namespace::HEARD).await?;
+            let of_filters = async {
+                match &self.filters {
+                    Some(source) => source.is_ready().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (mut ready, is_filter) = tokio::select! {
+                ready = self.routing.is_ready() => (ready?, false),
+                ready = of_filters => (ready?, true),
+            };
             let received = ready.try_io(|socket| Ok(receive(socket.as_raw_fd(), &mut self.buffer)?));
+            drop(ready);
+            let source = match &mut self.filters {
+                Some(filters) if is_filter => filters,
+                _ => &mut self.routing,
+            };
             match received {
                 // The buffer is empty.
-                Err(_) if std::mem::take(&mut self.is_overrun) => return Ok(Event::Lost),
+                Err(_) if std::mem::take(&mut source.is_overrun) => return Ok(Event::Lost),
                 Err(_) => {}
-                Ok(Ok(_)) if self.is_overrun => {}
-                Ok(Ok(received)) => self.pending.extend(events(&self.buffer, received)),
+                Ok(Ok(_)) if source.is_overrun => {}
+                Ok(Ok(received)) => self.pending.extend(events(&self.buffer, received, source.read)),
                 Ok(Err(error)) => match errno_of(&error) {
-                    Errno::ENOBUFS => self.is_overrun = true,
+                    Errno::ENOBUFS => source.is_overrun = true,
                     Errno::EINTR => {}
                     _ => return Err(error.into()),
                 },
@@ -147,7 +191,19 @@ impl Events {
 }
 
 fn listen(bytes: usize) -> io::Result<(Socket, EventScope)> {
-    let mut socket = Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
+    let (socket, scope) = listen_to(netlink_sys::protocols::NETLINK_ROUTE, &GROUPS, bytes)?;
+    if scope == EventScope::AllNamespaces {
+        socket.add_membership(RTNLGRP_NSID)?;
+    }
+    Ok((socket, scope))
+}
+
+fn listen_to_filters(bytes: usize) -> io::Result<Socket> {
+    Ok(listen_to(netlink_sys::protocols::NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], bytes)?.0)
+}
+
+fn listen_to(protocol: isize, groups: &[u32], bytes: usize) -> io::Result<(Socket, EventScope)> {
+    let mut socket = Socket::new(protocol)?;
     socket.set_non_blocking(true)?;
     // Before bind: a member without it is not asked again.
     let scope = match socket.set_listen_all_namespaces(true) {
@@ -159,11 +215,8 @@ fn listen(bytes: usize) -> io::Result<(Socket, EventScope)> {
         socket::setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
     }
     socket.bind(&SocketAddr::new(0, 0))?;
-    for group in GROUPS {
-        socket.add_membership(group)?;
-    }
-    if scope == EventScope::AllNamespaces {
-        socket.add_membership(RTNLGRP_NSID)?;
+    for group in groups {
+        socket.add_membership(*group)?;
     }
     Ok((socket, scope))
 }
@@ -191,14 +244,14 @@ fn receive(socket: RawFd, buffer: &mut [u8]) -> Result<Received, Errno> {
     Ok(Received { length: message.bytes, is_cut: message.flags.contains(MsgFlags::MSG_TRUNC), nsid })
 }
 
-fn events(buffer: &[u8], received: Received) -> Vec<Event> {
+fn events(buffer: &[u8], received: Received, read: fn(&Frame<'_>, Option<i32>) -> Option<Event>) -> Vec<Event> {
     if received.is_cut {
         return vec![Event::Lost];
     }
     let bytes = buffer.get(..received.length).unwrap_or_default();
     Frames(bytes)
         .filter_map(|frame| match frame {
-            Ok(frame) => event(&frame, received.nsid),
+            Ok(frame) => read(&frame, received.nsid),
             // What cannot be read may be anything.
             Err(_) => Some(Event::Lost),
         })
@@ -226,6 +279,11 @@ fn event(frame: &Frame<'_>, nsid: Option<i32>) -> Option<Event> {
     Some(Event::Changed { nsid, what })
 }
 
+/// In pods alone: of the node's own nftables nothing is dragline's, and other programs change a lot there.
+fn filter_event(frame: &Frame<'_>, nsid: Option<i32>) -> Option<Event> {
+    (frame.kind >> 8 == NFTABLES && nsid.is_some()).then_some(Event::Changed { nsid, what: EventKind::Filter })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -236,7 +294,8 @@ mod tests {
         #[test]
         fn no_datagram_panics(bytes: Vec<u8>, nsid: Option<i32>) {
             let length = bytes.len();
-            let _ = events(&bytes, Received { length, is_cut: false, nsid });
+            let _ = events(&bytes, Received { length, is_cut: false, nsid }, event);
+            let _ = events(&bytes, Received { length, is_cut: false, nsid }, filter_event);
         }
     }
 

@@ -199,9 +199,10 @@ impl CoordinatorConf {
     /// The checked form: what of it beats the SpiderCoordinator.
     ///
     /// # Errors
-    /// [`CniError::INVALID_CONFIG`] naming the key.
+    /// [`CniError::FAILED`] naming the key.
     pub fn overrides(&self) -> Result<CoordinatorOverrides, CniError> {
-        let invalid = |text: String| CniError::new(CniError::INVALID_CONFIG, format!("coordinator: {text}"));
+        // The original's code for all of its errors (../spec/coordinator.md 1).
+        let invalid = |text: String| CniError::new(CniError::FAILED, format!("coordinator: {text}"));
         let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let cidrs = |key: &str, texts: &[String]| -> Result<Vec<IpNetwork>, CniError> {
             texts.iter().map(|text| parse_cidr(text).map_err(|error| invalid(format!("{key}: {error}")))).collect()
@@ -366,7 +367,7 @@ mod tests {
             (r#"{"hostRPFilter":3}"#, "hostRPFilter: 3 is not in"),
         ] {
             let error = coordinator(text).unwrap_err();
-            assert_eq!(error.code, CniError::INVALID_CONFIG);
+            assert_eq!(error.code, CniError::FAILED);
             assert!(error.msg.contains(what), "{error}");
         }
     }

@@ -111,7 +111,7 @@ fn link(call: &AttachCall, master: &IfName, known: Option<&Attachment>) -> Resul
 }
 
 /// Locally administered, unicast.
-fn random_mac() -> Result<Mac, CniError> {
+pub(super) fn random_mac() -> Result<Mac, CniError> {
     let mut bytes = [0; 6];
     getrandom::fill(&mut bytes)
         .map_err(|error| CniError::new(CniError::FAILED, format!("no random bytes for a hardware address: {error}")))?;

@@ -8,7 +8,8 @@ use schemas::wire::{Answer, Difference, Part, PodPlan, PodQuery, VerifyCall};
 
 use crate::agent::Agent;
 use crate::ledger::SandboxRecords;
-use crate::{node, pass};
+use crate::node;
+use crate::pass::{self, Watched};
 
 /// Answers CHECK.
 pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall) -> Result<Answer, CniError> {
@@ -98,9 +99,8 @@ async fn of_sandbox(agent: &Arc<Agent>, records: Arc<SandboxRecords>) -> Result<
     let wanted = pass::plan_of(agent, &records);
     let owned = Arc::clone(agent);
     let joined = tokio::task::spawn_blocking(move || -> Result<Vec<String>, String> {
-        let sysctls: Vec<String> = wanted.pod.sysctls.keys().cloned().collect();
         let mut pass = owned.kernel.pass(&netns).map_err(|error| error.to_string())?;
-        let pod = pass.observe(&sysctls).map_err(|error| error.to_string())?;
+        let pod = Watched::of(&records, &wanted.pod).observe(&mut pass).map_err(|error| error.to_string())?;
         let node = node::observe(&owned, &wanted.node)?;
         let mut texts = texts(&wanted.pod, &pod, Prune::Yes);
         texts.extend(self::texts(&wanted.node, &node, Prune::No));

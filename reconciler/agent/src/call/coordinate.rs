@@ -16,6 +16,7 @@ use schemas::name::IfName;
 use schemas::wire::{Answer, CoordinateCall};
 use tokio::time::Instant;
 
+use super::mode::{self, Resolved};
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::ledger::{SandboxRecords, Update};
@@ -23,8 +24,6 @@ use crate::{readiness, selection};
 
 /// The default CNI's interface unless the network configuration names another.
 const DEFAULT_CNI_NIC: &str = "eth0";
-/// The link by which the original's underlay mode reaches the node.
-const UNDERLAY_LINK: &str = "veth0";
 
 /// Answers ADD of `coordinator`.
 pub(super) async fn coordinate(
@@ -45,9 +44,12 @@ pub(super) async fn coordinate(
     // Observed in turn: the baseline is what stands before any intent of this sandbox has moved a route.
     let turn = agent.ledger.lock(&container).await;
     let pod = place::observe(agent, &netns).await?;
-    check_mode(mode, &call.place.key.ifname, &default_nic, &pod)?;
     let mut records = place::records(agent, &container, &netns);
-    if records.sandbox.baseline.is_none() {
+    let resolved = mode::resolve(mode, &call.place.key.ifname, &default_nic, &records, &pod)?;
+    if resolved == Resolved::Underlay && records.sandbox.auxiliary.is_none() {
+        records.sandbox.auxiliary = Some(mode::auxiliary(agent, &container)?);
+    }
+    if resolved == Resolved::Overlay && records.sandbox.baseline.is_none() {
         let mut found = baseline(&default_nic, &pod, &agent.node.observed())?;
         if found.peer.is_none() {
             // Its other end may be younger than the last look at the node.
@@ -76,30 +78,6 @@ pub(super) async fn coordinate(
     Ok(Answer::Done)
 }
 
-/// What ../spec/coordinator.md 3 checks of mode and interface, as far as overlay goes.
-fn check_mode(mode: CoordinatorMode, ifname: &IfName, default_nic: &str, pod: &Observed) -> Result<(), CniError> {
-    let refuse = |text: String| Err(CniError::new(CniError::INVALID_CONFIG, text));
-    let is_first = ifname.as_str() == default_nic;
-    let has_underlay_link = pod.link(UNDERLAY_LINK).is_some();
-    match mode {
-        CoordinatorMode::Disabled => Ok(()),
-        CoordinatorMode::Auto if !is_first && !has_underlay_link => Ok(()),
-        CoordinatorMode::Auto | CoordinatorMode::Underlay => refuse(format!(
-            "mode underlay (for {ifname}) is not supported by this version: attach the default CNI's {default_nic} first \
-             and use mode overlay"
-        )),
-        CoordinatorMode::Overlay if is_first => refuse(format!(
-            "when creating interface {ifname} in overlay mode, it detects that the current interface is first interface \
-             named {default_nic}, this plugin should not work for it. please modify in the CNI configuration"
-        )),
-        CoordinatorMode::Overlay if has_underlay_link => refuse(format!(
-            "when creating interface {ifname} in overlay mode, it detects the link {UNDERLAY_LINK} of underlay mode in the \
-             pod. please modify in the CNI configuration"
-        )),
-        CoordinatorMode::Overlay => Ok(()),
-    }
-}
-
 fn check_table(cluster: &CoordinatorSettings, intent: &CoordinateIntent) -> Result<(), CniError> {
     let table = intent.conf.host_rule_table.unwrap_or(cluster.host_rule_table);
     if plan::NodeFacts::is_valid_rule_table(table) {
@@ -107,13 +85,13 @@ fn check_table(cluster: &CoordinatorSettings, intent: &CoordinateIntent) -> Resu
     } else {
         let text =
             format!("hostRuleTable {table} is the kernel's own or the pods' table 100: choose another, such as 500");
-        Err(CniError::new(CniError::INVALID_CONFIG, text))
+        Err(CniError::new(CniError::FAILED, text))
     }
 }
 
 /// What the default CNI set up.
 fn baseline(nic: &str, pod: &Observed, node: &Observed) -> Result<Baseline, CniError> {
-    let missing = |text: String| CniError::new(CniError::INVALID_CONFIG, text);
+    let missing = |text: String| CniError::new(CniError::FAILED, text);
     let link = pod.link(nic).ok_or_else(|| {
         missing(format!("the pod has no {nic}: in overlay mode the default CNI's interface must be there first"))
     })?;
@@ -202,11 +180,11 @@ fn attachment(
     }
     if attachment.addresses.is_empty() {
         let text = format!("no usable IP addresses on {:?}: prevResult and our IPAM have none for it", ifname.as_str());
-        return Err(CniError::new(CniError::INVALID_CONFIG, text));
+        return Err(CniError::new(CniError::FAILED, text));
     }
     if !attachment.link_wanted {
         let link = pod.link(ifname.as_str()).ok_or_else(|| {
-            CniError::new(CniError::INVALID_CONFIG, format!("the pod has no {ifname}: the main plugin must come first"))
+            CniError::new(CniError::FAILED, format!("the pod has no {ifname}: the main plugin must come first"))
         })?;
         attachment.foreign_link = link.mac.map(|mac| LinkIdentity { index: link.index, mac });
     }

@@ -6,6 +6,7 @@ mod check;
 mod collect;
 mod coordinate;
 pub mod dump;
+mod mode;
 mod place;
 mod wait;
 pub mod withdraw;

@@ -65,6 +65,7 @@ pub(super) fn records(agent: &Agent, container: &ContainerId, netns: &NetnsIdent
         .is_some_and(|known| known.cookie == netns.cookie && known.boot_id == netns.boot_id);
     if !is_same {
         records.sandbox.baseline = None;
+        records.sandbox.auxiliary = None;
         agent.workers.forget_number(container);
         for attachment in records.attachments.values_mut() {
             attachment.foreign_link = None;
