@@ -277,6 +277,15 @@ pub struct AuxiliaryLink {
     pub host_mac: Mac,
 }
 
+/// A sysctl with its value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SysctlValue {
+    /// Its path below /proc/sys.
+    pub path: String,
+    /// Its value.
+    pub value: String,
+}
+
 /// One interface of one sandbox, as it is wanted. Each part is set by its plugin's ADD and cleared by its DEL; the record
 /// goes when no part is left and its addresses have come back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -350,6 +359,9 @@ pub struct Sandbox {
     /// In underlay mode, the veth pair by which the pod reaches the node; decided by the first coordinator call.
     #[serde(default)]
     pub auxiliary: Option<AuxiliaryLink>,
+    /// Sysctls of others as the first coordinator call found them: what they are set back to in the end.
+    #[serde(default)]
+    pub sysctls_before: Vec<SysctlValue>,
     /// The highest generation given to an intent of this sandbox.
     pub generation: u64,
     /// How far the kernel has followed.

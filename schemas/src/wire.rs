@@ -61,7 +61,7 @@ pub enum Call {
     /// `dragline get`. Answer: `Objects`.
     Get(GetCall),
     /// `dragline plan`. Answer: `Plans`.
-    Plan(PodQuery),
+    Plan(PlanCall),
     /// `dragline check`. Answer: `Differences`.
     Check(PodQuery),
     /// `dragline status`. Answer: `Status`.
@@ -247,6 +247,17 @@ pub struct PodQuery {
     pub namespace: Option<String>,
     /// The pod's name or the container ID; None is every one.
     pub pod: Option<String>,
+}
+
+/// `dragline plan`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanCall {
+    /// Of which pods.
+    pub query: PodQuery,
+    /// A SpiderCoordinator in place of the one in force, as JSON: what it would change. Without a status it has the
+    /// status of that one.
+    pub coordinator: Option<Value>,
 }
 
 /// What the agent answers.

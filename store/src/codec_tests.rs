@@ -185,14 +185,24 @@ fn sandbox() -> impl Strategy<Value = Sandbox> {
         pod_mac,
         host_mac,
     });
-    (container(), option::of(netns), (option::of(baseline), option::of(auxiliary)), any::<(u64, u64)>(), ".{0,60}")
-        .prop_map(|(container, netns, (baseline, auxiliary), (generation, reached), error)| Sandbox {
-            container,
-            netns,
-            baseline,
-            auxiliary,
-            generation,
-            outcome: Outcome { generation: reached, error },
+    let sysctls = vec((".{0,40}", ".{0,8}").prop_map(|(path, value)| SysctlValue { path, value }), 0..3);
+    (
+        container(),
+        option::of(netns),
+        (option::of(baseline), option::of(auxiliary), sysctls),
+        any::<(u64, u64)>(),
+        ".{0,60}",
+    )
+        .prop_map(|(container, netns, (baseline, auxiliary, sysctls_before), (generation, reached), error)| {
+            Sandbox {
+                container,
+                netns,
+                baseline,
+                auxiliary,
+                sysctls_before,
+                generation,
+                outcome: Outcome { generation: reached, error },
+            }
         })
 }
 

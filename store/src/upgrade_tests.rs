@@ -51,6 +51,7 @@ fn content() -> Change {
             netns: None,
             baseline: None,
             auxiliary: None,
+            sysctls_before: Vec::new(),
             generation: number as u64,
             outcome: Outcome { generation: 1.min(number as u64), error: "no such device".repeat(number) },
         };

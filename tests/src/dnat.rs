@@ -3,10 +3,10 @@
 //! As `nft` would say it, which need not be installed:
 //!
 //! ```text
-//! table ip services {
+//! table inet services {
 //!     chain prerouting {
 //!         type nat hook prerouting priority -100;
-//!         ip daddr 10.233.0.3 dnat to 10.233.73.195
+//!         ip daddr 10.233.0.3 dnat ip to 10.233.73.195
 //!     }
 //! }
 //! ```
@@ -14,15 +14,15 @@
 //! The port stays as it is. Replies are translated back by connection tracking.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink::testbed::{Netns, TestbedError};
 use netlink_packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, NfTablesMessage,
-    Operator, Payload, Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, Meta, MetaKey,
+    NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
@@ -34,9 +34,10 @@ const CHAIN: &str = "prerouting";
 const PRIORITY: i32 = -100;
 /// `NFNL_SUBSYS_NFTABLES`, to which a batch is addressed.
 const NFTABLES: u16 = 10;
-/// `NFT_PAYLOAD_NETWORK_HEADER`, and where an IPv4 header has its destination.
+/// `NFT_PAYLOAD_NETWORK_HEADER`, and where the headers of both families have their destination.
 const NETWORK_HEADER: u32 = 1;
 const DESTINATION: (u32, u32) = (16, 4);
+const DESTINATION_V6: (u32, u32) = (24, 16);
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +49,16 @@ pub enum DnatError {
     #[error("the DNAT rule for {service} was refused (the kernel needs nf_tables and nft_chain_nat): {source}")]
     Refused {
         /// The service's address.
-        service: Ipv4Addr,
+        service: IpAddr,
         /// The system's word.
         source: io::Error,
     },
 }
 
 /// What the namespace forwards to `service` goes to `backend`, whatever the port.
-pub fn redirect(netns: &Netns, service: Ipv4Addr, backend: Ipv4Addr) -> Result<(), DnatError> {
+/// Both are of one family.
+pub fn redirect(netns: &Netns, service: impl Into<IpAddr>, backend: impl Into<IpAddr>) -> Result<(), DnatError> {
+    let (service, backend) = (service.into(), backend.into());
     netns.run(|| send(&batch(service, backend)))?.map_err(|source| DnatError::Refused { service, source })
 }
 
@@ -87,7 +90,7 @@ fn send(batch: &[NetlinkMessage<NetfilterMessage>]) -> io::Result<()> {
     Ok(())
 }
 
-fn batch(service: Ipv4Addr, backend: Ipv4Addr) -> Vec<NetlinkMessage<NetfilterMessage>> {
+fn batch(service: IpAddr, backend: IpAddr) -> Vec<NetlinkMessage<NetfilterMessage>> {
     let table = TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] };
     let chain = ChainMessage {
         attributes: vec![
@@ -122,24 +125,32 @@ fn batch(service: Ipv4Addr, backend: Ipv4Addr) -> Vec<NetlinkMessage<NetfilterMe
 }
 
 /// `ip daddr SERVICE dnat to BACKEND`.
-fn translation(service: Ipv4Addr, backend: Ipv4Addr) -> [Expressions; 4] {
-    // NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN: DNAT (1), NFPROTO_IPV4 (2), register 1.
-    let nat = [(1, 1u32), (2, 2), (3, 1)];
+fn translation(service: IpAddr, backend: IpAddr) -> [Expressions; 6] {
+    // NFPROTO_IPV4 or NFPROTO_IPV6.
+    let (family, destination) = if service.is_ipv4() { (2_u8, DESTINATION) } else { (10, DESTINATION_V6) };
+    // NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN: DNAT (1), the family, register 1.
+    let nat = [(1, 1u32), (2, family.into()), (3, 1)];
     [
+        Expressions::Meta(vec![Meta::Key(MetaKey::Nfproto), Meta::DestinationRegister(Register::Reg1)]),
+        Expressions::Cmp(vec![
+            Cmp::SourceRegister(Register::Reg1),
+            Cmp::Op(Operator::Equal),
+            Cmp::Data(DataAttribute::Value(vec![family])),
+        ]),
         Expressions::Payload(vec![
             Payload::DestinationRegister(Register::Reg1),
             Payload::Base(NETWORK_HEADER),
-            Payload::Offset(DESTINATION.0),
-            Payload::Len(DESTINATION.1),
+            Payload::Offset(destination.0),
+            Payload::Len(destination.1),
         ]),
         Expressions::Cmp(vec![
             Cmp::SourceRegister(Register::Reg1),
             Cmp::Op(Operator::Equal),
-            Cmp::Data(DataAttribute::Value(service.octets().to_vec())),
+            Cmp::Data(DataAttribute::Value(octets(service))),
         ]),
         Expressions::Immediate(vec![
             Immediate::DestinationRegister(Register::Reg1),
-            Immediate::Data(DataAttribute::Value(backend.octets().to_vec())),
+            Immediate::Data(DataAttribute::Value(octets(backend))),
         ]),
         Expressions::Other {
             expression_type: "nat".into(),
@@ -148,8 +159,15 @@ fn translation(service: Ipv4Addr, backend: Ipv4Addr) -> [Expressions; 4] {
     ]
 }
 
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
 fn change(inner: NfTablesMessage) -> NetlinkMessage<NetfilterMessage> {
-    message(NetfilterProtoFamily::IPv4, 0, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND, inner)
+    message(NetfilterProtoFamily::Inet, 0, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND, inner)
 }
 
 fn message(

@@ -10,12 +10,14 @@ use schemas::wire;
 use store::Store;
 use tokio::sync::watch;
 
+use crate::borrowed::Borrowed;
 use crate::catalogue::Catalogue;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::node::NodeState;
+use crate::rollout::Rollout;
 use crate::worker::Workers;
-use crate::{cluster, estranged, events, http, manifests, server, spool};
+use crate::{cluster, estranged, events, http, manifests, rollout, server, spool};
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -88,6 +90,10 @@ pub struct Agent {
     pub kernel: Kernel,
     /// The node's own state.
     pub node: NodeState,
+    /// The node's sysctls that pods need otherwise.
+    pub borrowed: Borrowed,
+    /// How far what is declared has reached the pods.
+    pub rollout: Rollout,
     /// Who reconciles which sandbox.
     pub workers: Workers,
     /// Numbers.
@@ -121,9 +127,18 @@ impl Agent {
         for fault in catalogue.faults.iter().filter(|fault| !before.faults.contains(fault)) {
             tracing::warn!(%fault, "declared objects are in conflict");
         }
+        if let Some(settings) = catalogue.settings() {
+            let sandboxes = self.ledger.sandboxes();
+            self.rollout.declare(settings, sandboxes.iter().map(|records| records.sandbox.container.clone()));
+        }
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
         let is_first = !self.has_catalogue.swap(true, Ordering::AcqRel);
-        if is_first { self.mark_all() } else { self.mark_replanned() }
+        if is_first {
+            self.mark_all()
+        } else {
+            self.mark_replanned()
+        }
+        self.rollout.wake();
     }
 
     /// Completes when the agent is to stop.
@@ -155,7 +170,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let node_name = config.node_name.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&store_dir, &node_name, &boot_id)).await;
     let store = opened.map_err(|error| StartError::Kernel(error.to_string()))??;
-    let (ledger, record_faults) = Ledger::load(store, matches!(config.source, Source::Cluster(_)))?;
+    let (ledger, mut record_faults) = Ledger::load(store, matches!(config.source, Source::Cluster(_)))?;
+    let borrowed = Borrowed::load(ledger.store()).map_err(|error| StartError::Kernel(error.to_string()))?;
+    let rollout =
+        Rollout::load(ledger.store(), &mut record_faults).map_err(|error| StartError::Kernel(error.to_string()))?;
     estranged::find(&kernel, &ledger, &config.netns_dirs);
     for fault in &record_faults {
         tracing::error!(%fault, "a record of the store is not used");
@@ -170,6 +188,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         ledger,
         kernel,
         node: NodeState::default(),
+        borrowed,
+        rollout,
         workers: Workers::default(),
         metrics: Metrics::default(),
         cluster,
@@ -189,6 +209,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     // After what is declared: the first look at the node is followed by one at every sandbox.
     crate::node::start(&agent, &mut to_the_end);
+    rollout::start(&agent, &mut tasks);
     spool::start(&agent, &mut tasks).await?;
     http::start(&agent, &mut tasks).await?;
     server::start(&agent, listener, &mut tasks);

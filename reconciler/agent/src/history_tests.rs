@@ -12,6 +12,7 @@ fn sandbox(number: usize) -> Sandbox {
         netns: None,
         baseline: None,
         auxiliary: None,
+        sysctls_before: Vec::new(),
         generation: 3,
         outcome: Outcome::default(),
     }

@@ -6,6 +6,7 @@
 
 pub mod adopt;
 pub mod agent;
+pub mod borrowed;
 pub mod call;
 pub mod catalogue;
 pub mod cluster;
@@ -31,6 +32,7 @@ pub mod overlap;
 pub mod pass;
 pub mod readiness;
 pub mod report;
+pub mod rollout;
 pub mod selection;
 pub mod selector;
 pub mod server;

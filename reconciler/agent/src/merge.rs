@@ -141,6 +141,7 @@ mod tests {
             netns: Some(netns),
             baseline: None,
             auxiliary: None,
+            sysctls_before: Vec::new(),
             generation: 1,
             outcome: Outcome::default(),
         };

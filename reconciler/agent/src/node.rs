@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
+use crate::borrowed;
 use crate::fight::Fight;
 use crate::worker::Pace;
 
@@ -153,7 +154,14 @@ async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
     let ticket = agent.node.asked.load(Ordering::Acquire);
     // Before what is wanted is gathered: a plan that comes in between is in there then.
     let prune = prune(agent);
-    let wanted = wanted(agent);
+    let mut wanted = wanted(agent);
+    let needed = Desired { sysctls: wanted.sysctls.clone(), ..Desired::default() };
+    if !borrowed::note(agent, &wanted).await {
+        wanted.sysctls.clear();
+    }
+    if prune == Prune::Yes {
+        agent.borrowed.give_back(&mut wanted);
+    }
     let is_new = std::mem::replace(&mut memory.wanted, wanted.clone()) != wanted;
     let joined = {
         let agent = Arc::clone(agent);
@@ -163,11 +171,15 @@ async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
     match joined.map_err(|error| error.to_string()).and_then(|result| result) {
         Ok((observed, steps)) => {
             pause = report(agent, &mut memory.fight, &steps, is_new);
+            if prune == Prune::Yes {
+                borrowed::settle(agent, &needed, &observed.sysctls).await;
+            }
             let has_new_facts = agent.node.take(observed);
             let mut pace = agent.node.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.looked(has_new_facts || !steps.is_empty(), Instant::now());
             drop(pace);
             if has_new_facts {
+                agent.rollout.wake();
                 match prune {
                     Prune::Yes => agent.mark_replanned(),
                     // They may be the last input that was missing: now what nobody wants may go, plans changed or not.
@@ -215,7 +227,7 @@ fn report(agent: &Agent, fight: &mut Fight, steps: &[Step], is_new: bool) -> Opt
 }
 
 /// What all sandboxes together want of the node.
-fn wanted(agent: &Agent) -> Desired {
+pub fn wanted(agent: &Agent) -> Desired {
     let mut all = Desired::default();
     for plan in agent.workers.all_planned() {
         all.links.extend(plan.node.links.iter().cloned());

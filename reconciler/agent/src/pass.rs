@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use netlink::ObserveError;
 use plan::{Desired, Diff, Observed, Plan, PlanInput, Prune, Step, diff, plan};
-use schemas::intent::{Attachment, Outcome};
+use schemas::intent::{Attachment, CoordinatorSettings, Outcome};
 use schemas::name::ContainerId;
 
 use crate::agent::Agent;
@@ -56,12 +56,16 @@ struct Reconciled {
 
 /// The plan of a sandbox by what is known now.
 pub fn plan_of(agent: &Agent, records: &SandboxRecords) -> Plan {
-    let catalogue = agent.catalogue();
+    plan_with(agent, records, agent.rollout.settings(&records.sandbox.container).as_deref())
+}
+
+/// The plan of a sandbox, were these the SpiderCoordinator's settings.
+pub fn plan_with(agent: &Agent, records: &SandboxRecords, cluster: Option<&CoordinatorSettings>) -> Plan {
     plan(PlanInput {
         sandbox: &records.sandbox,
         attachments: &records.by_ordinal(),
         node: &agent.node.facts(),
-        cluster: catalogue.settings(),
+        cluster,
     })
 }
 
@@ -74,6 +78,7 @@ pub fn prune(agent: &Agent) -> Prune {
 pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Cause>) -> Ended {
     let Some(records) = agent.ledger.sandbox(container) else {
         agent.workers.set_planned(container, None);
+        agent.rollout.forget(container);
         agent.node.mark();
         return Ended { is_forgotten: true, ..Ended::default() };
     };
@@ -82,6 +87,9 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let wanted = Arc::new(plan_of(agent, &records));
     let is_new = agent.workers.planned(container).as_deref() != Some(&*wanted);
     agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
+    if is_new {
+        tell_notes(agent, &records, &wanted.notes);
+    }
     let in_pod = {
         let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
         tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune))
@@ -125,6 +133,18 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let is_forgotten = settle(agent, &records, &pod.found, &outcome, told).await;
     let is_gone = matches!(pod.found, Found::Gone);
     Ended { outcome, is_repair, is_undone: pod.is_undone, steps, is_forgotten, is_gone }
+}
+
+/// What could not be done as asked.
+fn tell_notes(agent: &Agent, records: &SandboxRecords, notes: &[String]) {
+    let pods = records.attachments.values().map(|attachment| &attachment.pod);
+    let Some(pod) = pods.into_iter().find(|pod| pod.is_named()) else { return };
+    for note in notes {
+        tracing::info!(%pod, note, "not all is as asked");
+        if let Some(cluster) = &agent.cluster {
+            cluster.notice(crate::cluster::Notice::Limited(pod.clone(), note.clone()));
+        }
+    }
 }
 
 fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str, is_repair: bool) {

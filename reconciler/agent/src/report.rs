@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::call::pod_name;
-use crate::{endpoint, readiness};
+use crate::{endpoint, node, readiness};
 
 /// The objects of a kind, sorted by name.
 pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
@@ -129,7 +129,20 @@ fn leases(agent: &Agent) -> Vec<Value> {
 }
 
 fn coordinator(agent: &Agent) -> Vec<Value> {
-    agent.catalogue().coordinator.iter().map(|found| json!(found.object)).collect()
+    agent.catalogue().coordinator.iter().map(|found| with_condition(agent, json!(found.object))).collect()
+}
+
+/// With the condition of this node: how far what is declared has reached its pods.
+fn with_condition(agent: &Agent, mut object: Value) -> Value {
+    let (status, reason, message) = match (agent.rollout.stopped(), agent.rollout.behind()) {
+        (Some(stopped), _) => ("False", "RolloutStopped", stopped.text()),
+        (None, 0) => ("True", "AllPodsReached", String::new()),
+        (None, behind) => ("False", "RollingOut", format!("{behind} pods still have what held before")),
+    };
+    let kind = format!("AppliedOn/{}", agent.config.node_name);
+    let condition = json!({"type": kind, "status": status, "reason": reason, "message": message});
+    object["status"]["conditions"] = json!([condition]);
+    object
 }
 
 /// The most entries that are shown at once.
@@ -179,6 +192,8 @@ pub fn status(agent: &Agent) -> StatusReport {
             "address {address} is in use in a network namespace and no record tells by whom: it is not given to anybody"
         ));
     }
+    warnings.extend(agent.borrowed.weakened(&node::wanted(agent)));
+    warnings.extend(agent.rollout.stopped().map(|stopped| stopped.text()));
     for container in agent.workers.contested() {
         warnings
             .push(format!("another program keeps changing the routes of sandbox {container}: repairs are slowed down"));
@@ -190,6 +205,9 @@ pub fn status(agent: &Agent) -> StatusReport {
         );
     }
     for records in agent.ledger.sandboxes() {
+        let planned = agent.workers.planned(&records.sandbox.container);
+        let notes = planned.iter().flat_map(|plan| &plan.notes);
+        warnings.extend(notes.map(|note| format!("{}: {note}", pod_name(&records))));
         let outcome = agent.workers.outcome(&records.sandbox.container).borrow().clone();
         if !outcome.error.is_empty() {
             warnings.push(format!("{} is not as wanted: {}", pod_name(&records), outcome.error));

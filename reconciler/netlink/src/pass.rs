@@ -183,6 +183,14 @@ impl Pass {
         Ok(self.filter.insert(opened))
     }
 
+    /// The values of sysctls; those that do not exist are missing.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn sysctls(&self, paths: &[String]) -> Result<BTreeMap<String, String>, ObserveError> {
+        self.read_sysctls(paths)
+    }
+
     fn read_sysctls(&self, paths: &[String]) -> Result<BTreeMap<String, String>, ObserveError> {
         if paths.is_empty() {
             return Ok(BTreeMap::new());

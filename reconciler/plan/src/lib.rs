@@ -28,5 +28,5 @@ pub use diff::{Diff, Prune, diff};
 pub use filter::FilterTable;
 pub use node::NodeFacts;
 pub use object::{Address, Link, LinkKind, Neighbour, Observed, Route, RouteKind, Rule, Scope};
-pub use plan::{AUXILIARY_LINK, Plan, PlanInput, RP_FILTER, plan};
+pub use plan::{AUXILIARY_LINK, Plan, PlanInput, RP_FILTER, UNDERLAY_SYSCTLS, plan};
 pub use step::{Placement, Step};

@@ -28,6 +28,7 @@ pub use inside::AUXILIARY_LINK;
 use inside::Inside;
 use routes::{attachment_routes, baseline_routes, leaving_main, permanent, policy_routes, route, subnet};
 use rules::Rules;
+pub use underlay::UNDERLAY_SYSCTLS;
 
 /// All that a plan depends on.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,10 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             }
         }
         (None, None) => {}
+    }
+    if routed.is_none() {
+        let before = input.sandbox.sysctls_before.iter();
+        plan.pod.sysctls.extend(before.map(|found| (found.path.clone(), found.value.clone())));
     }
     sort(&mut plan.pod);
     sort(&mut plan.node);
@@ -265,6 +270,7 @@ impl<'a> Routed<'a> {
         if settings.pod_rp_filter >= 0 {
             plan.pod.sysctls.insert(RP_FILTER.to_owned(), settings.pod_rp_filter.to_string());
         }
+        self.write_host_filters(plan);
         match self.inside.peer() {
             Some(peer) => self.write_node(peer, plan),
             None => plan.notes.push(format!(
@@ -334,6 +340,19 @@ impl<'a> Routed<'a> {
             .map(|route| Route { src: None, ..route })
             .chain(self.cluster_routes_in(stack, table))
             .collect()
+    }
+
+    /// `hostRPFilter`: on the node's links that the pod's packets come by. Another program's `all` is left alone: of the
+    /// two the kernel takes the greater.
+    fn write_host_filters(&self, plan: &mut Plan) {
+        for nic in &self.nics {
+            let Some(value) = nic.settings.host_rp_filter.filter(|value| *value >= 0) else { continue };
+            let on_node = nic.attachment.link.iter().filter(|link| !link.master_in_container);
+            let masters = on_node.map(|link| link.master.as_str());
+            for dev in masters.chain(self.inside.peer().map(|(name, _)| name)) {
+                plan.node.sysctls.insert(format!("net/ipv4/conf/{dev}/rp_filter"), value.to_string());
+            }
+        }
     }
 
     /// The node's way to the pod's underlay addresses, and neighbours both ways (../spec/coordinator.md 6 and 7).

@@ -52,6 +52,7 @@ pub(crate) fn sandbox(number: u32) -> Sandbox {
             peer: None,
         }),
         auxiliary: None,
+        sysctls_before: Vec::new(),
         generation: 1,
         outcome: Outcome::default(),
     }

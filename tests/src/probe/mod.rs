@@ -9,7 +9,7 @@ mod question;
 mod responder;
 mod tap;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use netlink::testbed::{Netns, TestbedError};
 
@@ -50,7 +50,7 @@ pub struct Passage {
     /// The interfaces by which the answer left the one asked.
     pub reply_by: Vec<String>,
     /// The source with which the question arrived, on the wire.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Whether the router forwarded it.
     pub via_router: bool,
 }
@@ -64,18 +64,33 @@ pub fn passage(
     asked: &Netns,
     router: &Netns,
     protocol: Protocol,
-    to: SocketAddrV4,
+    to: impl Into<SocketAddr>,
+) -> Result<Passage, ProbeError> {
+    passage_from(asker, None, asked, router, protocol, to.into())
+}
+
+/// The same from an address of the asker's own.
+///
+/// # Errors
+/// As [`passage`].
+pub fn passage_from(
+    asker: &Netns,
+    own: Option<IpAddr>,
+    asked: &Netns,
+    router: &Netns,
+    protocol: Protocol,
+    to: SocketAddr,
 ) -> Result<Passage, ProbeError> {
     let token = token();
     let (near, far, between) = (Tap::open(asker)?, Tap::open(asked)?, Tap::open(router)?);
-    let told = ask(asker, protocol, to, &token)?;
+    let told = question::ask_from(asker, own, protocol, to, &token)?;
     let (near, far, between) = (near.frames(&token)?, far.frames(&token)?, between.frames(&token)?);
     let arrived = far.iter().find(|frame| frame.direction == Direction::In);
     let arrived = arrived.ok_or_else(|| ProbeError::Answer(format!("{to} answered, but nothing arrived there")))?;
     if told.is_some_and(|told| told != arrived.source) {
         return Err(ProbeError::Answer(format!("{to} was asked by {told:?}, the wire says {}", arrived.source)));
     }
-    let left = |frames: &[Frame], target: Ipv4Addr| -> Vec<String> {
+    let left = |frames: &[Frame], target: IpAddr| -> Vec<String> {
         let mut links: Vec<String> = frames
             .iter()
             .filter(|frame| frame.direction == Direction::Out && frame.destination == target)
@@ -86,7 +101,7 @@ pub fn passage(
         links
     };
     Ok(Passage {
-        left_by: left(&near, *to.ip()),
+        left_by: left(&near, to.ip()),
         reply_by: left(&far, arrived.source),
         source: arrived.source,
         via_router: between.iter().any(|frame| frame.direction == Direction::Out),

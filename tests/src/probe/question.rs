@@ -1,7 +1,7 @@
 //! Asking: TCP, UDP and ICMP echo, from inside a namespace, without any program.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netlink::testbed::Netns;
@@ -26,12 +26,31 @@ pub enum Protocol {
 }
 
 /// Asks once. What the one asked takes us for, if it can say.
-pub fn ask(from: &Netns, protocol: Protocol, to: SocketAddrV4, token: &str) -> Result<Option<Ipv4Addr>, ProbeError> {
+pub fn ask(
+    from: &Netns,
+    protocol: Protocol,
+    to: impl Into<SocketAddr>,
+    token: &str,
+) -> Result<Option<IpAddr>, ProbeError> {
+    ask_from(from, None, protocol, to.into(), token)
+}
+
+/// The same from an address of one's own.
+pub(super) fn ask_from(
+    from: &Netns,
+    own: Option<IpAddr>,
+    protocol: Protocol,
+    to: SocketAddr,
+    token: &str,
+) -> Result<Option<IpAddr>, ProbeError> {
     let what = || format!("{protocol:?} from {} to {to}", from.path().rsplit('/').next().unwrap_or_default());
     let answer = from.run(|| match protocol {
-        Protocol::Tcp => tcp(to, token).map(Some),
-        Protocol::Udp => udp(to, token).map(Some),
-        Protocol::Icmp => ping(*to.ip(), token).map(|()| None),
+        Protocol::Tcp => tcp(own, to, token).map(Some),
+        Protocol::Udp => udp(own, to, token).map(Some),
+        Protocol::Icmp => match to.ip() {
+            IpAddr::V4(ip) => ping(ip, token).map(|()| None),
+            IpAddr::V6(_) => Err(std::io::ErrorKind::Unsupported.into()),
+        },
     })?;
     let answer = answer.map_err(|source| ProbeError::Socket { what: what(), source })?;
     answer
@@ -39,7 +58,7 @@ pub fn ask(from: &Netns, protocol: Protocol, to: SocketAddrV4, token: &str) -> R
         .transpose()
 }
 
-fn source_in(answer: &str, token: &str) -> Result<Ipv4Addr, String> {
+fn source_in(answer: &str, token: &str) -> Result<IpAddr, String> {
     let unexpected = || format!("unexpected answer {answer:?}");
     let (source, echoed) = answer.trim_end().split_once(' ').ok_or_else(unexpected)?;
     if echoed != token {
@@ -48,8 +67,19 @@ fn source_in(answer: &str, token: &str) -> Result<Ipv4Addr, String> {
     source.parse().map_err(|_| unexpected())
 }
 
-fn tcp(to: SocketAddrV4, token: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(to), PATIENCE)?;
+/// Any address of the family of `to`, when there is none to ask from.
+fn bound_to(own: Option<IpAddr>, to: SocketAddr) -> SocketAddr {
+    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::from((own.unwrap_or(any), 0))
+}
+
+fn tcp(own: Option<IpAddr>, to: SocketAddr, token: &str) -> std::io::Result<String> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    if own.is_some() {
+        socket.bind(&bound_to(own, to).into())?;
+    }
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{token}\n").as_bytes())?;
     let mut answer = String::new();
@@ -57,8 +87,8 @@ fn tcp(to: SocketAddrV4, token: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn udp(to: SocketAddrV4, token: &str) -> std::io::Result<String> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn udp(own: Option<IpAddr>, to: SocketAddr, token: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(bound_to(own, to))?;
     // Connected: an answer from another address, or a port that nobody listens at, is an error.
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -121,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_the_asker_and_the_token() {
-        assert_eq!(source_in("10.6.212.200 t1\n", "t1"), Ok(Ipv4Addr::new(10, 6, 212, 200)));
+        assert_eq!(source_in("10.6.212.200 t1\n", "t1"), Ok(IpAddr::from([10, 6, 212, 200])));
         assert!(source_in("10.6.212.200 t2\n", "t1").is_err());
         assert!(source_in("x t1", "t1").is_err());
         assert!(source_in("", "t1").is_err());

@@ -1,7 +1,7 @@
 //! A server inside a namespace that tells every asker whom it takes them for.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
@@ -27,7 +27,8 @@ impl Responder {
     /// Listens at a port on all addresses of the namespace; it does so when this returns.
     pub fn start(netns: &Netns, port: u16) -> Result<Self, ProbeError> {
         let what = || format!("listening at port {port} in {}", netns.path());
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        // Also for IPv4, whose askers show as mapped addresses.
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let bound = netns.run(|| Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))?;
         let (listener, datagrams) = bound.map_err(|error: std::io::Error| ProbeError::socket(what(), error))?;
         // Whoever was announced may have gone when it is accepted.
@@ -88,5 +89,5 @@ fn answer_stream(stream: TcpStream, source: SocketAddr) -> std::io::Result<()> {
 }
 
 fn answer(source: SocketAddr, token: &str) -> String {
-    format!("{} {}\n", source.ip(), token.trim_end())
+    format!("{} {}\n", source.ip().to_canonical(), token.trim_end())
 }

@@ -1,6 +1,6 @@
 //! Seeing packets: an AF_PACKET socket on all interfaces of a namespace.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink::testbed::Netns;
@@ -13,8 +13,9 @@ use super::ProbeError;
 /// `PACKET_OTHERHOST` and `PACKET_OUTGOING` (packet(7)); all other kinds are of packets that are taken in.
 const PACKET_OTHERHOST: u8 = 3;
 const PACKET_OUTGOING: u8 = 4;
-/// `ETH_P_IP`, as the kernel gives it: in network order.
+/// `ETH_P_IP` and `ETH_P_IPV6`, as the kernel gives them: in network order.
 const ETH_P_IP: u16 = 0x0800_u16.to_be();
+const ETH_P_IPV6: u16 = 0x86dd_u16.to_be();
 
 /// Which way a packet went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +35,13 @@ pub struct Frame {
     pub interface: String,
     /// Which way.
     pub direction: Direction,
-    /// The IPv4 source.
-    pub source: Ipv4Addr,
-    /// The IPv4 destination.
-    pub destination: Ipv4Addr,
+    /// The source.
+    pub source: IpAddr,
+    /// The destination.
+    pub destination: IpAddr,
 }
 
-/// Sees all IPv4 packets of a namespace from when it is opened. It holds the namespace.
+/// Sees all IP packets of a namespace from when it is opened. It holds the namespace.
 #[derive(Debug)]
 pub struct Tap<'a> {
     netns: &'a Netns,
@@ -70,7 +71,7 @@ impl<'a> Tap<'a> {
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(failed(errno)),
             };
-            let addresses = addresses(&packet[..length], token.as_bytes()).filter(|_| from.protocol() == ETH_P_IP);
+            let addresses = addresses(&packet[..length], from.protocol(), token.as_bytes());
             if let Some((source, destination)) = addresses {
                 let direction = match from.pkttype() {
                     PACKET_OUTGOING => Direction::Out,
@@ -89,10 +90,16 @@ impl<'a> Tap<'a> {
     }
 }
 
-/// Source and destination of an IPv4 packet with the token in it.
-fn addresses(packet: &[u8], token: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let address =
-        |at: usize| packet.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok()).map(Ipv4Addr::from);
-    let carries = packet.windows(token.len()).any(|window| window == token);
-    carries.then(|| Some((address(12)?, address(16)?))).flatten()
+/// Source and destination of an IP packet with the token in it.
+fn addresses(packet: &[u8], protocol: u16, token: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let v4 = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)));
+    let v6 = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)));
+    if !packet.windows(token.len()).any(|window| window == token) {
+        return None;
+    }
+    match protocol {
+        ETH_P_IP => Some((v4(12)?, v4(16)?)),
+        ETH_P_IPV6 => Some((v6(8)?, v6(24)?)),
+        _ => None,
+    }
 }

@@ -30,7 +30,7 @@ const SUBNET_PREFIX: u8 = 64;
 const POD_NETWORK: Ipv6Addr = Ipv6Addr::new(0xfd85, 0xee78, 0, 0, 0, 0, 0, 0);
 
 /// Before there are links: an address that is looked for first cannot be used for a second.
-pub(super) fn allow(netns: &Netns) -> Result<(), SceneError> {
+pub(crate) fn allow(netns: &Netns) -> Result<(), SceneError> {
     for of in ["all", "default"] {
         netns.set_sysctl(&format!("net/ipv6/conf/{of}/disable_ipv6"), "0")?;
         netns.set_sysctl(&format!("net/ipv6/conf/{of}/accept_dad"), "0")?;

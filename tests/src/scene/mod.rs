@@ -12,6 +12,7 @@
 pub mod dual;
 pub mod expected;
 mod pod;
+pub mod second;
 
 use std::fs;
 use std::io;
@@ -99,7 +100,7 @@ pub struct Scene {
     pub overlay_pod: Pod,
     /// CoreDNS's stand-in, on the controller.
     pub coredns: Pod,
-    _switch: Netns,
+    switch: Netns,
     _responders: Vec<Responder>,
 }
 
@@ -160,7 +161,7 @@ impl Scene {
             outside,
             overlay_pod,
             coredns,
-            _switch: switch,
+            switch,
             _responders: responders,
         })
     }
@@ -170,6 +171,17 @@ impl Scene {
         let pod = Pod::create(&qualified(&self.name, name), &self.worker, address)?;
         link_into(&self.namespaces(), &pod)?;
         Ok(pod)
+    }
+
+    /// A namespace without any link, as an underlay pod has it before its first ADD.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn bare_pod(&self, name: &str) -> Result<Netns, SceneError> {
+        let netns = Netns::create(&qualified(&self.name, name))?;
+        dual::allow(&netns)?;
+        link_netns_into(&self.namespaces(), &qualified(&self.name, name), &netns)?;
+        Ok(netns)
     }
 
     /// A pod on the controller, to which the worker has a route.
@@ -248,10 +260,14 @@ impl Drop for Scene {
 
 /// Where a node's agent looks for the namespaces of pods.
 fn link_into(folder: &Path, pod: &Pod) -> Result<(), SceneError> {
-    let path = folder.join(&pod.name);
+    link_netns_into(folder, &pod.name, &pod.netns)
+}
+
+fn link_netns_into(folder: &Path, name: &str, netns: &Netns) -> Result<(), SceneError> {
+    let path = folder.join(name);
     let linked = fs::create_dir_all(folder).and_then(|()| match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => std::os::unix::fs::symlink(pod.netns.path(), &path),
+        _ => std::os::unix::fs::symlink(netns.path(), &path),
     });
     linked.map_err(|source| SceneError::File { path, source })
 }

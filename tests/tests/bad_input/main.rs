@@ -3,6 +3,7 @@
 // Tests with a main of their own are not tests to clippy, whose configuration permits this there.
 #![allow(clippy::unwrap_used)]
 
+mod combinations;
 mod coordination;
 mod manifests;
 #[path = "../node/mod.rs"]
@@ -19,6 +20,7 @@ fn main() {
             plugin::trials(),
             socket::trials(),
             manifests::trials(),
+            combinations::trials(),
             coordination::trials(),
             spool::trials(),
             start::trials(),

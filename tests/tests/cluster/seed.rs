@@ -125,14 +125,17 @@ fn play(folder: &Path, server: &Netns) -> Result<(), ClusterError> {
     };
     let source: Ipv4Addr = first.net1.parse().unwrap();
     let other = seen(&second.pod.netns, &second.net1);
-    assert_eq!((other.left_by.as_slice(), other.source, other.via_router), (&["net1".to_owned()][..], source, false));
+    assert_eq!(
+        (other.left_by.as_slice(), other.source, other.via_router),
+        (&["net1".to_owned()][..], source.into(), false)
+    );
     let outside = seen(&scene.outside, &OUTSIDE_ADDRESS.to_string());
     assert_eq!(
         (outside.left_by.as_slice(), outside.source, outside.via_router),
-        (&["net1".to_owned()][..], source, true)
+        (&["net1".to_owned()][..], source.into(), true)
     );
     let overlay = seen(&second.pod.netns, &second.pod.address.to_string());
-    assert_eq!((overlay.left_by.as_slice(), overlay.source), (&["eth0".to_owned()][..], first.pod.address));
+    assert_eq!((overlay.left_by.as_slice(), overlay.source), (&["eth0".to_owned()][..], first.pod.address.into()));
 
     // What kubectl shows.
     let row = |name: &str, place: &Place, node| format!("{name} net1 10-6-v4 {}/16 {node}", place.net1);

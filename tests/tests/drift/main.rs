@@ -10,6 +10,7 @@ mod families;
 mod fight;
 mod foreign;
 mod kinds;
+mod waves;
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ fn main() {
         trial("a_fighting_program_is_backed_off_from", fight::in_a_pod),
         trial("a_fight_over_the_node_is_backed_off_from", fight::on_the_node),
         trial("another_hijacked_network_reaches_running_pods", declared::hijacked_network),
+        trial("a_changed_coordinator_reaches_pods_in_waves", waves::reach_all),
+        trial("a_changed_coordinator_stops_at_the_first_failure", waves::stop_at_the_first_failure),
         trial("another_default_nic_reaches_running_pods", declared::default_nic),
         trial("another_node_address_reaches_running_pods", declared::node_address),
         trial("a_vanished_namespace_keeps_its_address_until_del", calls::vanished_namespace),

@@ -274,6 +274,7 @@ fn made(
             netns: Some(namespace.identity.clone()),
             baseline: None,
             auxiliary: None,
+            sysctls_before: Vec::new(),
             generation: 1,
             outcome: Outcome { generation: 1, error: String::new() },
         },

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use plan::{Desired, Prune, diff};
+use plan::{Desired, Plan, Prune, diff};
 use schemas::cni::error::CniError;
-use schemas::wire::{Answer, Difference, Part, PodPlan, PodQuery, VerifyCall};
+use schemas::crd::coordinator::SpiderCoordinator;
+use schemas::intent::CoordinatorSettings;
+use schemas::wire::{Answer, Difference, Part, PlanCall, PodPlan, PodQuery, VerifyCall};
 
 use crate::agent::Agent;
 use crate::ledger::SandboxRecords;
@@ -56,17 +58,21 @@ pub(super) async fn differences(agent: &Arc<Agent>, query: PodQuery) -> Result<A
 }
 
 /// Answers `dragline plan`.
-pub(super) async fn plans(agent: &Arc<Agent>, query: PodQuery) -> Result<Answer, CniError> {
+pub(super) async fn plans(agent: &Arc<Agent>, call: PlanCall) -> Result<Answer, CniError> {
+    let candidate = call.coordinator.map(|object| candidate(agent, object)).transpose()?;
     let mut plans = Vec::new();
-    for records in selected(agent, &query) {
-        let wanted = pass::plan_of(agent, &records);
+    for records in selected(agent, &call.query) {
+        let wanted = match &candidate {
+            Some(settings) => pass::plan_with(agent, &records, Some(settings)),
+            None => pass::plan_of(agent, &records),
+        };
         plans.push(PodPlan {
             pod: pod_name(&records),
             container: records.sandbox.container.clone(),
             netns: records.sandbox.netns.as_ref().map(|netns| netns.path.clone()).unwrap_or_default(),
             wanted: wanted.pod.commands(),
             wanted_on_node: wanted.node.commands(),
-            changes: of_sandbox(agent, records).await?.into_iter().map(|difference| difference.step).collect(),
+            changes: changes(agent, records, wanted).await?,
         });
     }
     Ok(Answer::Plans(plans))
@@ -93,10 +99,29 @@ pub fn pod_name(records: &SandboxRecords) -> String {
     named.map_or_else(|| records.sandbox.container.to_string(), ToString::to_string)
 }
 
+/// The settings of a SpiderCoordinator that is not declared yet.
+fn candidate(agent: &Agent, object: serde_json::Value) -> Result<CoordinatorSettings, CniError> {
+    let invalid =
+        |error: String| CniError::new(CniError::FAILED, format!("the SpiderCoordinator that is asked about: {error}"));
+    let mut object: SpiderCoordinator = serde_json::from_value(object).map_err(|error| invalid(error.to_string()))?;
+    if object.status.is_none() {
+        object.status = agent.catalogue().coordinator.as_ref().and_then(|found| found.object.status.clone());
+    }
+    object.settings().map_err(|error| invalid(error.to_string()))
+}
+
 async fn of_sandbox(agent: &Arc<Agent>, records: Arc<SandboxRecords>) -> Result<Vec<Difference>, CniError> {
+    let (place, wanted) = (pod_name(&records), pass::plan_of(agent, &records));
+    let steps = changes(agent, records, wanted).await?;
+    Ok(steps.into_iter().map(|step| Difference { place: place.clone(), step }).collect())
+}
+
+/// What would be changed in the pod and on the node; of the node's part also what the pod's present plan has there and this
+/// one has not.
+async fn changes(agent: &Arc<Agent>, records: Arc<SandboxRecords>, wanted: Plan) -> Result<Vec<String>, CniError> {
     let place = pod_name(&records);
     let Some(netns) = records.sandbox.netns.clone() else { return Ok(Vec::new()) };
-    let wanted = pass::plan_of(agent, &records);
+    let present = pass::plan_of(agent, &records);
     let owned = Arc::clone(agent);
     let joined = tokio::task::spawn_blocking(move || -> Result<Vec<String>, String> {
         let mut pass = owned.kernel.pass(&netns).map_err(|error| error.to_string())?;
@@ -104,13 +129,27 @@ async fn of_sandbox(agent: &Arc<Agent>, records: Arc<SandboxRecords>) -> Result<
         let node = node::observe(&owned, &wanted.node)?;
         let mut texts = texts(&wanted.pod, &pod, Prune::Yes);
         texts.extend(self::texts(&wanted.node, &node, Prune::No));
+        if present.node != wanted.node {
+            texts.extend(left_behind(&present.node, &wanted.node, &node));
+        }
         Ok(texts)
     })
     .await;
-    let steps = joined
+    joined
         .map_err(|error| CniError::new(CniError::FAILED, error.to_string()))?
-        .map_err(|error| CniError::new(CniError::FAILED, format!("{place}: {error}")))?;
-    Ok(steps.into_iter().map(|step| Difference { place: place.clone(), step }).collect())
+        .map_err(|error| CniError::new(CniError::FAILED, format!("{place}: {error}")))
+}
+
+/// What of a pod's present part on the node would go.
+fn left_behind(present: &Desired, wanted: &Desired, node: &plan::Observed) -> Vec<String> {
+    let is_new = |route: &plan::Route| wanted.routes.iter().any(|it| it.route == *route);
+    let mine = |route: &&plan::Route| present.routes.iter().any(|it| it.route == **route) && !is_new(route);
+    let only = plan::Observed {
+        links: node.links.clone(),
+        routes: node.routes.iter().filter(mine).cloned().collect(),
+        ..plan::Observed::default()
+    };
+    texts(&Desired::default(), &only, Prune::Yes).into_iter().filter(|step| step.contains(" route ")).collect()
 }
 
 fn texts(wanted: &Desired, observed: &plan::Observed, prune: Prune) -> Vec<String> {

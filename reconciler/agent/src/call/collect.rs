@@ -33,7 +33,7 @@ pub(super) async fn collect(agent: &Arc<Agent>, call: CollectCall) -> Result<Ans
             continue;
         }
         let observed = match &records.sandbox.netns {
-            Some(netns) => place::observe(agent, netns).await.ok(),
+            Some(netns) => place::observe(agent, netns, Vec::new()).await.ok(),
             None => None,
         };
         for attachment in stale {

@@ -10,7 +10,7 @@ use schemas::cni::error::CniError;
 use schemas::cni::result::CniResult;
 use schemas::intent::{
     AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorMode, CoordinatorSettings,
-    HostPeer, LinkIdentity, RouteIntent,
+    HostPeer, LinkIdentity, RouteIntent, SysctlValue,
 };
 use schemas::name::IfName;
 use schemas::wire::{Answer, CoordinateCall};
@@ -43,7 +43,10 @@ pub(super) async fn coordinate(
     let default_nic = overrides.default_cni_nic.as_ref().map_or(DEFAULT_CNI_NIC, IfName::as_str).to_owned();
     // Observed in turn: the baseline is what stands before any intent of this sandbox has moved a route.
     let turn = agent.ledger.lock(&container).await;
-    let pod = place::observe(agent, &netns).await?;
+    // What of the default CNI's is set otherwise for as long as the pod has NICs of ours.
+    let mut others = vec![plan::RP_FILTER.to_owned(), format!("net/ipv6/conf/{default_nic}/disable_ipv6")];
+    others.extend(plan::UNDERLAY_SYSCTLS.map(ToOwned::to_owned));
+    let pod = place::observe(agent, &netns, others).await?;
     let mut records = place::records(agent, &container, &netns);
     let resolved = mode::resolve(mode, &call.place.key.ifname, &default_nic, &records, &pod)?;
     if resolved == Resolved::Underlay && records.sandbox.auxiliary.is_none() {
@@ -58,11 +61,22 @@ pub(super) async fn coordinate(
         }
         records.sandbox.baseline = Some(found);
     }
+    if records.sandbox.sysctls_before.is_empty() {
+        let is_nics = |path: &str| path.contains("/conf/") && path != plan::RP_FILTER;
+        let is_others = |path: &str| match resolved {
+            Resolved::Overlay => !plan::UNDERLAY_SYSCTLS.contains(&path),
+            Resolved::Underlay => !is_nics(path),
+        };
+        let found = pod.sysctls.iter().filter(|(path, _)| is_others(path));
+        records.sandbox.sysctls_before =
+            found.map(|(path, value)| SysctlValue { path: path.clone(), value: value.clone() }).collect();
+    }
     let catalogue = agent.catalogue();
     let annotated_default_nic = selection::pod_marks(&catalogue, &call.place.pod)
         .and_then(|marks| marks.annotations.get(selection::ANNOTATION_DEFAULT_NIC).cloned());
     let intent = CoordinateIntent { conf: overrides, annotated_default_nic, cluster };
     check_table(&intent.cluster, &intent)?;
+    check_networks(&agent.node.facts(), &intent)?;
     let attachment = attachment(agent, &records, &call, intent, &pod)?;
     let repeated = agent.ledger.sandbox(&container).filter(|found| found.is_repeated_by(&records.sandbox, &attachment));
     let generation = match repeated {
@@ -87,6 +101,31 @@ fn check_table(cluster: &CoordinatorSettings, intent: &CoordinateIntent) -> Resu
             format!("hostRuleTable {table} is the kernel's own or the pods' table 100: choose another, such as 500");
         Err(CniError::new(CniError::FAILED, text))
     }
+}
+
+/// A network that the node itself is in would take the node's neighbours, its gateway among them, by way of the node.
+fn check_networks(node: &plan::NodeFacts, intent: &CoordinateIntent) -> Result<(), CniError> {
+    let CoordinateIntent { conf, cluster, .. } = intent;
+    let lists = [
+        ("overlayPodCIDR", &conf.overlay_pod_cidr, &cluster.overlay_pod_cidr),
+        ("serviceCIDR", &conf.service_cidr, &cluster.service_cidr),
+        ("hijackCIDR", &conf.hijack_cidr, &cluster.hijack_cidr),
+    ];
+    let own = node.uplink_addresses();
+    for (key, of_conf, of_cluster) in lists {
+        let networks = if of_conf.is_empty() { of_cluster } else { of_conf };
+        let is_wide = |network: &&IpNetwork| **network != IpNetwork::from(network.ip());
+        for network in networks.iter().filter(is_wide) {
+            if let Some(address) = own.iter().find(|address| network.contains(**address)) {
+                let text = format!(
+                    "coordinator: {key} {network} overlaps the node's own network: {address} is the node's; name smaller \
+                     networks that the node is not in"
+                );
+                return Err(CniError::new(CniError::FAILED, text));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the default CNI set up.

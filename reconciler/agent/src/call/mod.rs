@@ -61,7 +61,7 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         Call::Collect(call) => collect::collect(agent, call).await,
         Call::Ready(call) => ready(agent, &call),
         Call::Get(call) => Ok(Answer::Objects(report::objects(agent, &call))),
-        Call::Plan(query) => check::plans(agent, query).await,
+        Call::Plan(call) => check::plans(agent, call).await,
         Call::Check(query) => check::differences(agent, query).await,
         Call::Status => Ok(Answer::Status(report::status(agent))),
         Call::CheckStore => check::store(agent).await,

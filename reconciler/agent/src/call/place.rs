@@ -27,15 +27,15 @@ pub(super) async fn identify(agent: &Agent, place: &Place) -> Result<NetnsIdenti
     })
 }
 
-/// The namespace, whole, as it is now.
+/// The namespace, whole, as it is now, with these sysctls.
 ///
 /// # Errors
 /// When it is gone or cannot be read.
-pub(super) async fn observe(agent: &Agent, netns: &NetnsIdentity) -> Result<Observed, CniError> {
+pub(super) async fn observe(agent: &Agent, netns: &NetnsIdentity, sysctls: Vec<String>) -> Result<Observed, CniError> {
     let (kernel, netns) = (agent.kernel.clone(), netns.clone());
     let joined = tokio::task::spawn_blocking(move || -> Result<Observed, String> {
         let mut pass = kernel.pass(&netns).map_err(|error| error.to_string())?;
-        pass.observe(&[]).map_err(|error| error.to_string())
+        pass.observe(&sysctls).map_err(|error| error.to_string())
     });
     let failed = |error: String| CniError::new(CniError::FAILED, format!("the pod's namespace: {error}"));
     joined.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
@@ -51,6 +51,7 @@ pub(super) fn records(agent: &Agent, container: &ContainerId, netns: &NetnsIdent
                 netns: None,
                 baseline: None,
                 auxiliary: None,
+                sysctls_before: Vec::new(),
                 generation: 0,
                 outcome: Outcome::default(),
             },
@@ -66,6 +67,7 @@ pub(super) fn records(agent: &Agent, container: &ContainerId, netns: &NetnsIdent
     if !is_same {
         records.sandbox.baseline = None;
         records.sandbox.auxiliary = None;
+        records.sandbox.sysctls_before.clear();
         agent.workers.forget_number(container);
         for attachment in records.attachments.values_mut() {
             attachment.foreign_link = None;

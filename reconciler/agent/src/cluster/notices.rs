@@ -24,12 +24,16 @@ pub enum Notice {
     NoAddress(PodRef, String),
     /// Another program keeps changing a pod's routes back: `RoutesContested`.
     Contested(PodRef, String),
+    /// A pod's routes are not all as asked, and what they are instead: `RoutesLimited`.
+    Limited(PodRef, String),
     /// Addresses of a pool that the node held were taken from it: `AddressesLost`.
     Lost(String, String),
     /// Somebody unknown uses a pool's address: `AddressOccupied`.
     Occupied(String, String),
     /// Another agent has become this node: `NodeTaken`.
     Fenced(String),
+    /// A changed SpiderCoordinator goes no further on this node: `RolloutStopped`.
+    RolloutStopped(String, String),
     /// Something was wrong with the node's store when it was opened: `StoreMended`.
     Store(String),
 }
@@ -39,8 +43,10 @@ impl Notice {
         match self {
             Self::NoAddress(..) => "IPAllocationFailed",
             Self::Contested(..) => "RoutesContested",
+            Self::Limited(..) => "RoutesLimited",
             Self::Lost(..) => "AddressesLost",
             Self::Occupied(..) => "AddressOccupied",
+            Self::RolloutStopped(..) => "RolloutStopped",
             Self::Fenced(..) => "NodeTaken",
             Self::Store(..) => "StoreMended",
         }
@@ -49,8 +55,10 @@ impl Notice {
     fn note(&self) -> String {
         let (Self::NoAddress(_, note)
         | Self::Contested(_, note)
+        | Self::Limited(_, note)
         | Self::Lost(_, note)
         | Self::Occupied(_, note)
+        | Self::RolloutStopped(_, note)
         | Self::Fenced(note)
         | Self::Store(note)) = self;
         let end = (0..=NOTE.min(note.len())).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
@@ -61,7 +69,7 @@ impl Notice {
     fn regarding(&self, agent: &Agent) -> ObjectReference {
         let catalogue = agent.catalogue();
         match self {
-            Self::NoAddress(pod, _) | Self::Contested(pod, _) => {
+            Self::NoAddress(pod, _) | Self::Contested(pod, _) | Self::Limited(pod, _) => {
                 let known = selection::pod_marks(&catalogue, pod).map(|marks| marks.uid.clone());
                 ObjectReference {
                     api_version: Some("v1".into()),
@@ -77,6 +85,13 @@ impl Notice {
                 kind: Some("SpiderIPPool".into()),
                 name: Some(pool.clone()),
                 uid: catalogue.pools.get(pool).and_then(|pool| pool.object.metadata.uid.clone()),
+                ..ObjectReference::default()
+            },
+            Self::RolloutStopped(name, _) => ObjectReference {
+                api_version: Some("spiderpool.spidernet.io/v2beta1".into()),
+                kind: Some("SpiderCoordinator".into()),
+                name: Some(name.clone()),
+                uid: catalogue.coordinator.as_ref().and_then(|found| found.object.metadata.uid.clone()),
                 ..ObjectReference::default()
             },
             Self::Fenced(_) | Self::Store(_) => {

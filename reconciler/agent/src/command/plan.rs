@@ -1,6 +1,9 @@
 //! `dragline plan`.
 
-use schemas::wire::{Answer, Call};
+use std::path::{Path, PathBuf};
+
+use schemas::wire::{Answer, Call, PlanCall, PodPlan};
+use serde_json::Value;
 
 use super::ask::{Output, print, print_json, query, unexpected};
 use super::{Ask, Failure, client};
@@ -12,6 +15,15 @@ pub(super) struct Arguments {
     /// The pod's namespace
     #[arg(short, long)]
     namespace: Option<String>,
+    /// All pods, said so
+    #[arg(long, conflicts_with = "pod")]
+    all: bool,
+    /// Only what would be changed
+    #[arg(long)]
+    diff: bool,
+    /// As if this SpiderCoordinator were declared (a file with one, YAML or JSON)
+    #[arg(long, value_name = "FILE")]
+    coordinator: Option<PathBuf>,
     /// How it is shown
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -21,7 +33,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let query = query(arguments.pod.as_deref(), arguments.namespace.as_deref());
-    let plans = match client::ask(&arguments.ask.socket, Call::Plan(query))? {
+    let coordinator = arguments.coordinator.as_deref().map(read).transpose()?;
+    let plans = match client::ask(&arguments.ask.socket, Call::Plan(PlanCall { query, coordinator }))? {
         Answer::Plans(plans) => plans,
         other => return Err(unexpected(&other)),
     };
@@ -32,6 +45,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if arguments.output == Output::Json {
         return print_json(&plans);
+    }
+    if arguments.diff {
+        return print(&differences(&plans).join("\n"));
     }
     let mut lines = Vec::new();
     for plan in &plans {
@@ -48,4 +64,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         lines.extend(plan.changes.iter().cloned());
     }
     print(&lines.join("\n"))
+}
+
+fn read(path: &Path) -> Result<Value, Failure> {
+    let failed = |error: String| Failure::Failed(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let object: Value = serde_saphyr::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    match object["kind"].as_str() {
+        Some("SpiderCoordinator") => Ok(object),
+        kind => Err(failed(format!("it is a {}, not a SpiderCoordinator", kind.unwrap_or("document without kind")))),
+    }
+}
+
+/// What would be changed, pod by pod, and how many pods it would not touch.
+fn differences(plans: &[PodPlan]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (changed, same): (Vec<_>, Vec<_>) = plans.iter().partition(|plan| !plan.changes.is_empty());
+    for plan in changed {
+        lines.push(format!("# {} (container {})", plan.pod, plan.container));
+        lines.extend(plan.changes.iter().cloned());
+    }
+    lines.push(format!("# {} of {} pods would be changed", plans.len() - same.len(), plans.len()));
+    lines
 }

@@ -15,6 +15,14 @@ use crate::filter::FilterTable;
 use crate::object::{Address, Route, Rule, Scope};
 use crate::tables::{self, PROTOCOL};
 
+/// An accepted connection has the mark of the packet that it began with; both families.
+const TCP_MARK: &str = "net/ipv4/tcp_fwmark_accept";
+/// So have the kernel's own replies.
+const REFLECT: &str = "net/ipv4/fwmark_reflect";
+const REFLECT_V6: &str = "net/ipv6/fwmark_reflect";
+/// Sysctls of the whole pod that underlay mode sets.
+pub const UNDERLAY_SYSCTLS: [&str; 3] = [TCP_MARK, REFLECT, REFLECT_V6];
+
 /// The pair, both ends.
 pub(super) fn write(routed: &Routed<'_>, auxiliary: &AuxiliaryLink, plan: &mut Plan) {
     let settings = &routed.nics[0].settings;
@@ -30,6 +38,11 @@ pub(super) fn write(routed: &Routed<'_>, auxiliary: &AuxiliaryLink, plan: &mut P
     }
     if is_used(Family::V4) {
         let setting = |name: &str| format!("net/ipv4/conf/{AUXILIARY_LINK}/{name}");
+        // Where no other route leads back, a reply of the kernel or of a connection that was accepted must have the mark
+        // before its route is looked up.
+        for setting in [TCP_MARK, REFLECT] {
+            plan.pod.sysctls.insert(setting.to_owned(), "1".to_owned());
+        }
         // What comes by it has its mark when its source is checked, and is looked up by it.
         plan.pod.sysctls.insert(setting("src_valid_mark"), "1".to_owned());
         if settings.pod_rp_filter >= 0 {
@@ -37,6 +50,8 @@ pub(super) fn write(routed: &Routed<'_>, auxiliary: &AuxiliaryLink, plan: &mut P
         }
     }
     if is_used(Family::V6) {
+        plan.pod.sysctls.insert(REFLECT_V6.to_owned(), "1".to_owned());
+        plan.pod.sysctls.insert(TCP_MARK.to_owned(), "1".to_owned());
         plan.node.sysctls.insert(disable_ipv6(auxiliary.host_name.as_str()), "0".to_owned());
     }
     plan.pod.filter = Some(FilterTable::of_replies(AUXILIARY_LINK, tables::REPLY_MARK));

@@ -194,6 +194,7 @@ impl World {
                 peer: Some(HostPeer { name: "lxc1".parse().unwrap(), index: 9, mac: mac(201) }),
             }),
             auxiliary: None,
+            sysctls_before: Vec::new(),
             generation: 1,
             outcome: Outcome::default(),
         }
