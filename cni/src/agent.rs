@@ -109,6 +109,7 @@ impl Agent {
             Answer::Differences(_) => "differences",
             Answer::Objects(_) => "objects",
             Answer::Plans(_) => "plans",
+            Answer::Explained(_) => "explanation",
             Answer::Status(_) => "status",
             Answer::Dump(_) => "dump",
             Answer::Error(_) => "error",

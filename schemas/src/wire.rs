@@ -3,6 +3,7 @@
 //! A message is a length of four bytes, big endian, and that many bytes of JSON, at most [`MAX_MESSAGE`].
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,6 +63,8 @@ pub enum Call {
     Get(GetCall),
     /// `dragline plan`. Answer: `Plans`.
     Plan(PlanCall),
+    /// `dragline explain`, and `dragline plan -o svg`. Answer: `Explained`.
+    Explain(ExplainCall),
     /// `dragline check`. Answer: `Differences`.
     Check(PodQuery),
     /// `dragline status`. Answer: `Status`.
@@ -260,6 +263,40 @@ pub struct PlanCall {
     pub coordinator: Option<Value>,
 }
 
+/// `dragline explain`: about exactly one pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExplainCall {
+    /// Which pod.
+    pub pod: PodQuery,
+    /// The packet; None only draws.
+    pub flow: Option<ExplainedFlow>,
+    /// A drawing is wanted.
+    pub drawing: bool,
+}
+
+/// The packet that is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExplainedFlow {
+    /// Its destination.
+    pub to: IpAddr,
+    /// Its source; None leaves the choice to the kernel.
+    pub from: Option<IpAddr>,
+    /// The NIC by which it arrives; None is a packet that the pod makes.
+    pub iif: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explained {
+    /// The explanation in the shape that the command line prints with `-o json`; None when no packet was named.
+    pub explanation: Option<Value>,
+    /// The drawing as SVG, when it was wanted.
+    pub drawing: Option<String>,
+}
+
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -274,6 +311,8 @@ pub enum Answer {
     Objects(Vec<Value>),
     /// Plans of pods.
     Plans(Vec<PodPlan>),
+    /// Where a packet goes, and why.
+    Explained(Explained),
     /// The agent's state.
     Status(StatusReport),
     /// A stretch of a dump; lines may be cut anywhere.

@@ -31,6 +31,7 @@ pub mod node;
 pub mod overlap;
 pub mod pass;
 pub mod readiness;
+pub mod recorded;
 pub mod report;
 pub mod rollout;
 pub mod selection;

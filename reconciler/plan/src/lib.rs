@@ -13,6 +13,8 @@
 pub mod allocate;
 pub mod desired;
 mod diff;
+mod drawing;
+pub mod explain;
 pub mod filter;
 pub mod lease;
 pub mod node;
@@ -25,6 +27,7 @@ pub mod tables;
 
 pub use desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, PairIntent, RoutePattern};
 pub use diff::{Diff, Prune, diff};
+pub use drawing::{Picture, draw};
 pub use filter::FilterTable;
 pub use node::NodeFacts;
 pub use object::{Address, Link, LinkKind, Neighbour, Observed, Route, RouteKind, Rule, Scope};

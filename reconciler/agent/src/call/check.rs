@@ -80,17 +80,19 @@ pub(super) async fn plans(agent: &Arc<Agent>, call: PlanCall) -> Result<Answer, 
 
 /// The sandboxes that a question is about, by container ID.
 pub(super) fn selected(agent: &Agent, query: &PodQuery) -> Vec<Arc<SandboxRecords>> {
-    let is_asked = |records: &Arc<SandboxRecords>| {
-        let pods: Vec<_> = records.attachments.values().map(|attachment| &attachment.pod).collect();
-        let by_name = query
-            .pod
-            .as_deref()
-            .is_none_or(|name| records.sandbox.container.as_str() == name || pods.iter().any(|pod| pod.name == name));
-        let by_namespace =
-            query.namespace.as_deref().is_none_or(|namespace| pods.iter().any(|pod| pod.namespace == namespace));
-        by_name && by_namespace
-    };
-    agent.ledger.sandboxes().into_iter().filter(is_asked).collect()
+    agent.ledger.sandboxes().into_iter().filter(|records| is_asked(records, query)).collect()
+}
+
+/// Whether a question is about that sandbox.
+pub fn is_asked(records: &SandboxRecords, query: &PodQuery) -> bool {
+    let pods: Vec<_> = records.attachments.values().map(|attachment| &attachment.pod).collect();
+    let by_name = query
+        .pod
+        .as_deref()
+        .is_none_or(|name| records.sandbox.container.as_str() == name || pods.iter().any(|pod| pod.name == name));
+    let by_namespace =
+        query.namespace.as_deref().is_none_or(|namespace| pods.iter().any(|pod| pod.namespace == namespace));
+    by_name && by_namespace
 }
 
 /// `namespace/name`, or the container ID where the runtime named no pod.

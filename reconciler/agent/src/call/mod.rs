@@ -6,12 +6,13 @@ mod check;
 mod collect;
 mod coordinate;
 pub mod dump;
+pub(crate) mod explain;
 mod mode;
 mod place;
 mod wait;
 pub mod withdraw;
 
-pub use check::pod_name;
+pub use check::{is_asked, pod_name};
 
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         Call::Ready(call) => ready(agent, &call),
         Call::Get(call) => Ok(Answer::Objects(report::objects(agent, &call))),
         Call::Plan(call) => check::plans(agent, call).await,
+        Call::Explain(call) => explain::answer(agent, call).await,
         Call::Check(query) => check::differences(agent, query).await,
         Call::Status => Ok(Answer::Status(report::status(agent))),
         Call::CheckStore => check::store(agent).await,

@@ -12,6 +12,8 @@ pub(crate) mod leases;
 mod notices;
 mod remembered;
 
+pub(crate) use remembered::remembered_objects;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -36,37 +36,10 @@ impl Remembered {
     /// # Errors
     /// When the store cannot be read.
     pub(super) fn load(store: &Store) -> Result<(Self, Found), ReadError> {
-        let mut texts: BTreeMap<String, String> = BTreeMap::new();
-        let mut parts: BTreeMap<(String, usize), String> = BTreeMap::new();
         let store::Texts { texts: records, unreadable } = store.catalogue(PREFIX)?;
-        for (key, text) in records {
-            let key = &key[PREFIX.len()..];
-            match key.split_once('#') {
-                None => {
-                    texts.insert(key.to_owned(), text);
-                }
-                Some((key, number)) => {
-                    parts.insert((key.to_owned(), number.parse().unwrap_or(usize::MAX)), text);
-                }
-            }
-        }
-        for ((key, _), part) in parts {
-            if let Some(text) = texts.get_mut(&key) {
-                text.push_str(&part);
-            }
-        }
-        let mut objects = BTreeMap::new();
-        let mut faults: Vec<String> =
-            unreadable.iter().map(|key| format!("remembered {key}: its record cannot be read")).collect();
-        for (key, text) in &texts {
-            match (Document { first_line: 1, text }).parse() {
-                Ok(Some((_, object))) => {
-                    objects.insert(key.clone(), object);
-                }
-                Ok(None) => faults.push(format!("remembered {key}: it is of no known kind")),
-                Err(fault) => faults.push(format!("remembered {key}: {}", fault.text)),
-            }
-        }
+        let texts = joined(records);
+        let (objects, mut faults) = parsed(&texts);
+        faults.extend(unreadable.iter().map(|key| format!("remembered {key}: its record cannot be read")));
         Ok((Self { texts }, Found { objects, faults }))
     }
 
@@ -95,6 +68,51 @@ impl Remembered {
     pub(super) fn forget(&mut self) {
         self.texts.values_mut().for_each(String::clear);
     }
+}
+
+/// The objects among the texts of a catalogue, as they are read; what cannot be read is left out.
+pub(crate) fn remembered_objects(records: BTreeMap<String, String>) -> Vec<Object> {
+    let ours = records.into_iter().filter(|(key, _)| key.starts_with(PREFIX));
+    parsed(&joined(ours)).0.into_values().collect()
+}
+
+/// Texts by key, their parts in one.
+fn joined(records: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
+    let mut parts: BTreeMap<(String, usize), String> = BTreeMap::new();
+    for (key, text) in records {
+        let key = &key[PREFIX.len()..];
+        match key.split_once('#') {
+            None => {
+                texts.insert(key.to_owned(), text);
+            }
+            Some((key, number)) => {
+                parts.insert((key.to_owned(), number.parse().unwrap_or(usize::MAX)), text);
+            }
+        }
+    }
+    for ((key, _), part) in parts {
+        if let Some(text) = texts.get_mut(&key) {
+            text.push_str(&part);
+        }
+    }
+    texts
+}
+
+/// Objects by key, and what cannot be read.
+fn parsed(texts: &BTreeMap<String, String>) -> (BTreeMap<String, Object>, Vec<String>) {
+    let mut objects = BTreeMap::new();
+    let mut faults = Vec::new();
+    for (key, text) in texts {
+        match (Document { first_line: 1, text }).parse() {
+            Ok(Some((_, object))) => {
+                objects.insert(key.clone(), object);
+            }
+            Ok(None) => faults.push(format!("remembered {key}: it is of no known kind")),
+            Err(fault) => faults.push(format!("remembered {key}: {}", fault.text)),
+        }
+    }
+    (objects, faults)
 }
 
 /// The records of a text.

@@ -9,6 +9,7 @@ mod completions;
 mod controller;
 mod crds;
 mod dump;
+mod explain;
 mod get;
 mod log;
 mod plan;
@@ -48,6 +49,8 @@ enum Command {
     Get(get::Arguments),
     /// Show what is wanted for a pod and what would be changed now, as `ip` commands
     Plan(plan::Arguments),
+    /// Say where a packet of a pod goes and why: rules, table, route, source, next hop and the way back, each with its reason
+    Explain(explain::Arguments),
     /// Compare desired and kernel state: exit 0 when none differs, 1 with the differences listed
     Check(check::Arguments),
     /// Write the store as text to standard output, of the running agent or offline
@@ -99,6 +102,7 @@ pub fn run() -> ExitCode {
         Command::Controller(arguments) => controller::run(*arguments),
         Command::Get(arguments) => get::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Restore(arguments) => restore::run(arguments),

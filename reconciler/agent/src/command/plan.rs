@@ -5,8 +5,19 @@ use std::path::{Path, PathBuf};
 use schemas::wire::{Answer, Call, PlanCall, PodPlan};
 use serde_json::Value;
 
-use super::ask::{Output, print, print_json, query, unexpected};
+use super::ask::{print, print_json, query, unexpected};
 use super::{Ask, Failure, client};
+
+/// Text for people, JSON for programs, a drawing for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// As `ip` commands.
+    Text,
+    /// For programs.
+    Json,
+    /// What the pod holds now, drawn on a page.
+    Svg,
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -26,13 +37,19 @@ pub(super) struct Arguments {
     coordinator: Option<PathBuf>,
     /// How it is shown
     #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    output: Form,
     #[command(flatten)]
     ask: Ask,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let query = query(arguments.pod.as_deref(), arguments.namespace.as_deref());
+    if arguments.output == Form::Svg {
+        if arguments.pod.is_none() {
+            return Err(Failure::Usage("plan: -o svg draws one pod: name it".into()));
+        }
+        return print(super::explain::drawing(&arguments.ask.socket, query)?.trim_end());
+    }
     let coordinator = arguments.coordinator.as_deref().map(read).transpose()?;
     let plans = match client::ask(&arguments.ask.socket, Call::Plan(PlanCall { query, coordinator }))? {
         Answer::Plans(plans) => plans,
@@ -43,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "{pod:?} not found: `dragline get endpoints` lists the pods of this node"
         )));
     }
-    if arguments.output == Output::Json {
+    if arguments.output == Form::Json {
         return print_json(&plans);
     }
     if arguments.diff {

@@ -3,11 +3,13 @@
 //!
 //! [`enter_private_world`] first, then [`Netns`]s and a [`Scene`] in each.
 
+mod lookup;
 mod scene;
 mod world;
 
 use std::io;
 
+pub use lookup::KernelRoute;
 pub use scene::{End, Scene};
 pub use world::{Netns, enter_private_world};
 

@@ -53,7 +53,7 @@ impl<'a> End<'a> {
 
 /// Builds in one namespace. It holds a socket there, which keeps the namespace alive until this is dropped.
 pub struct Scene {
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
 }
 
 impl Scene {

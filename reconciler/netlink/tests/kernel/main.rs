@@ -4,13 +4,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod applying;
+mod explaining;
 mod fixture;
 mod identity;
+#[path = "../../../plan/tests/kernel/mod.rs"]
+mod kernel;
 mod links;
 mod marking;
 mod observing;
 mod probing;
 mod watching;
+#[path = "../../../plan/tests/world/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -29,6 +35,7 @@ fn main() {
         identity::trials(),
         watching::trials(),
         probing::trials(),
+        explaining::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
