@@ -193,7 +193,7 @@ struct Stack {
     node_addresses: Vec<IpAddr>,
     /// The node's address as the pod's gateway to the cluster.
     gateway: Option<IpAddr>,
-    /// The source of packets to the cluster, where the link by which they leave has none of its own.
+    /// The source of packets to the cluster, where the link by which they leave has an address that nobody answers.
     source: Option<IpAddr>,
     /// Routes that stand in every table alike, for one table.
     cluster_routes: Vec<(IpNetwork, Option<IpAddr>)>,
@@ -233,9 +233,9 @@ impl<'a> Routed<'a> {
             let underlay: Vec<IpAddr> =
                 nics.iter().flat_map(|nic| addresses_of(nic.attachment, family)).map(|address| address.ip()).collect();
             let gateway = input.node.gateway_for(&underlay, family == Family::V6);
-            // IPv6 takes an address of the pod by itself; the original gives it none either.
-            let is_sourceless = inside.auxiliary().is_some() && family == Family::V4;
-            let source = underlay.first().copied().filter(|_| is_sourceless);
+            // Otherwise the kernel takes the first NIC's by itself, and no route waits for that.
+            let link_address = nics[0].settings.veth_link_address.filter(|ip| family.has(*ip));
+            let source = underlay.first().copied().filter(|_| inside.auxiliary().is_some() && link_address.is_some());
             let cluster_routes = cluster_routes(&nics, &node_addresses, gateway, family, notes);
             Stack { family, default_nic, node_addresses, gateway, source, cluster_routes }
         };

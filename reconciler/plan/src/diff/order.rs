@@ -98,11 +98,15 @@ fn arrivals(
         steps.extend(add.iter().filter(|address| address.dev == *name).cloned().map(Step::AddAddress));
         steps.extend(up.iter().filter(|step| matches!(step, Step::SetLinkUp { dev } if dev == name)).cloned());
         // A source that is another link's address may come later than this link.
+        // One by another link that only waited for this one's address as its source goes before what is wider here.
         let is_on = |(route, _): &(Route, Placement)| {
-            route.dev.as_ref() == Some(name)
-                && route.src.is_none_or(|src| {
-                    !view.arriving.contains(&src) || add.iter().any(|it| it.dev == *name && it.address.ip() == src)
-                })
+            let comes_now = |src| add.iter().any(|it| it.dev == *name && it.address.ip() == src);
+            let is_ready = || route.dev.as_deref().is_some_and(|dev| view.is_ready(dev));
+            match route.src {
+                Some(src) if comes_now(src) => route.dev.as_ref() == Some(name) || is_ready(),
+                Some(src) => route.dev.as_ref() == Some(name) && !view.arriving.contains(&src),
+                None => route.dev.as_ref() == Some(name),
+            }
         };
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(routes).into_iter().partition(is_on);
         steps.extend(now.into_iter().map(add_route));

@@ -25,7 +25,8 @@ pub(super) fn diff(desired: &Desired, view: &View, prune: Prune) -> RouteChanges
         if view.routes.iter().any(|it| it.is_same(route)) {
             continue;
         }
-        if let Some(obstacle) = route.dev.as_deref().and_then(|dev| view.obstacle(dev)) {
+        let obstacle = route.dev.as_deref().and_then(|dev| view.obstacle(dev));
+        if let Some(obstacle) = obstacle.or_else(|| route.src.and_then(|src| view.lacks(src))) {
             changes.blocked.push(format!("route {route} in table {}: {obstacle}", Table(route.table)));
             unmade.push((route.table, route.dst));
             continue;

@@ -68,6 +68,12 @@ impl View {
         }
     }
 
+    /// Why no route can have that source; None when one can.
+    pub(super) fn lacks(&self, src: IpAddr) -> Option<String> {
+        let is_there = self.arriving.contains(&src) || self.addresses.iter().any(|it| it.address.ip() == src);
+        (!is_there).then(|| format!("its source {src} is no address of the pod"))
+    }
+
     /// The link is up and nothing on it is about to change.
     pub(super) fn is_ready(&self, dev: &str) -> bool {
         self.links.get(dev) == Some(&Readiness::Ready)

@@ -53,7 +53,7 @@ impl Kernel {
             v4.map(|setting| format!("net/ipv4/conf/{name}/{setting}")).into_iter().chain(v6)
         };
         let names: Vec<String> = self.links.iter().flat_map(own).collect();
-        self.sysctls.retain(|path, _| path.contains("/all/") || names.contains(path));
+        self.sysctls.retain(|path, _| path.contains("/all/") || !path.contains("/conf/") || names.contains(path));
         for name in names {
             self.sysctls.entry(name).or_insert_with(|| "0".to_owned());
         }
@@ -141,6 +141,11 @@ impl Kernel {
                 None => Err(format!("ENOENT {path}")),
             },
         }
+    }
+
+    /// It has the default CNI's NIC.
+    pub(crate) fn has_default_cni(&self) -> bool {
+        self.link("eth0").is_some()
     }
 
     fn link(&self, dev: &str) -> Option<&Link> {

@@ -9,8 +9,9 @@ use plan::{
 };
 use proptest::prelude::*;
 use schemas::intent::{
-    AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorOverrides, CoordinatorSettings,
-    HostPeer, LinkIdentity, LinkIntent, LinkKindIntent, MacvlanMode, Outcome, PodRef, RouteIntent, Sandbox,
+    AssignedAddress, Attachment, AuxiliaryLink, Baseline, BaselineRoute, CoordinateIntent, CoordinatorOverrides,
+    CoordinatorSettings, HostPeer, LinkIdentity, LinkIntent, LinkKindIntent, MacvlanMode, Outcome, PodRef, RouteIntent,
+    Sandbox,
 };
 use schemas::name::{AttachmentKey, Mac};
 
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) calico: bool,
     /// The default CNI gives IPv6 too.
     pub(crate) v6: bool,
+    /// There is no default CNI: the node is reached by veth0.
+    pub(crate) underlay: bool,
 }
 
 pub(crate) fn nic(wide: bool) -> impl Strategy<Value = Nic> {
@@ -72,6 +75,17 @@ pub(crate) fn world(wide: bool) -> impl Strategy<Value = World> {
         default_nic,
         calico,
         v6,
+        underlay: false,
+    })
+}
+
+/// The same, in either mode. Without a coordinator there is no underlay mode.
+#[allow(dead_code, reason = "not in every test binary")]
+pub(crate) fn world_of_any_mode(wide: bool) -> impl Strategy<Value = World> {
+    (world(wide), prop::bool::weighted(0.4)).prop_map(|(world, underlay)| {
+        let first = world.nics.iter().find(|nic| nic.attached);
+        let underlay = underlay && first.is_some_and(|nic| nic.coordinated);
+        World { underlay, ..world }
     })
 }
 
@@ -175,7 +189,7 @@ impl World {
         Sandbox {
             container: "c0".parse().unwrap(),
             netns: None,
-            baseline: Some(Baseline {
+            baseline: (!self.underlay).then(|| Baseline {
                 nic: "eth0".parse().unwrap(),
                 index: 2,
                 mac: mac(200),
@@ -193,7 +207,11 @@ impl World {
                     .collect(),
                 peer: Some(HostPeer { name: "lxc1".parse().unwrap(), index: 9, mac: mac(201) }),
             }),
-            auxiliary: None,
+            auxiliary: self.underlay.then(|| AuxiliaryLink {
+                host_name: "vethc0".parse().unwrap(),
+                pod_mac: mac(210),
+                host_mac: mac(211),
+            }),
             sysctls_before: Vec::new(),
             generation: 1,
             outcome: Outcome::default(),
@@ -278,6 +296,12 @@ impl World {
                 routes.push(route(MAIN, "fd85::96/128", None, "eth0", 3));
             }
         }
+        let ours = plan::UNDERLAY_SYSCTLS.map(|path| (path.to_owned(), "0".to_owned()));
+        let sysctls = std::iter::once((RP_FILTER.to_owned(), "1".to_owned())).chain(ours).collect();
+        if self.underlay {
+            let links = vec![link("lo", 1, other("loopback"), None)];
+            return Kernel::of(&Observed { links, rules: built_in_rules(), sysctls, ..Observed::default() });
+        }
         let observed = Observed {
             filter: None,
             links: vec![link("lo", 1, other("loopback"), None), link("eth0", 2, LinkKind::Veth, Some(mac(200)))],
@@ -285,7 +309,7 @@ impl World {
             routes,
             rules: built_in_rules(),
             neighbours: Vec::new(),
-            sysctls: [(RP_FILTER.to_owned(), "1".to_owned())].into(),
+            sysctls,
         };
         Kernel::of(&observed)
     }
