@@ -12,12 +12,13 @@ use tokio::sync::watch;
 
 use crate::borrowed::Borrowed;
 use crate::catalogue::Catalogue;
+use crate::detection::{Findings, Switches};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::node::NodeState;
 use crate::rollout::Rollout;
 use crate::worker::Workers;
-use crate::{cluster, estranged, events, http, manifests, rollout, server, spool};
+use crate::{cluster, estranged, events, http, manifests, occupied, rollout, server, spool};
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Config {
     pub netns_dirs: Vec<PathBuf>,
     /// Where metrics and health are served.
     pub http: std::net::SocketAddr,
+    /// What is probed.
+    pub detection: Switches,
 }
 
 impl Config {
@@ -98,6 +101,8 @@ pub struct Agent {
     pub workers: Workers,
     /// Numbers.
     pub metrics: Metrics,
+    /// What probes have found.
+    pub findings: Findings,
     /// The cluster, where there is one.
     pub cluster: Option<cluster::State>,
     /// Records that could not be used.
@@ -192,6 +197,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         rollout,
         workers: Workers::default(),
         metrics: Metrics::default(),
+        findings: Findings::default(),
         cluster,
         record_faults,
         catalogue: RwLock::default(),
@@ -210,6 +216,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     // After what is declared: the first look at the node is followed by one at every sandbox.
     crate::node::start(&agent, &mut to_the_end);
     rollout::start(&agent, &mut tasks);
+    tasks.spawn(occupied::keep(Arc::clone(&agent)));
     spool::start(&agent, &mut tasks).await?;
     http::start(&agent, &mut tasks).await?;
     server::start(&agent, listener, &mut tasks);

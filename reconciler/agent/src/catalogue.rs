@@ -35,6 +35,25 @@ pub enum Object {
     Namespace(Box<Metadata>),
     /// A node.
     Node(Box<Metadata>),
+    /// Spiderpool's ConfigMap.
+    Conf(Conf),
+}
+
+/// The name of the ConfigMap that [`Conf`] is read from.
+pub const CONF_NAME: &str = "spiderpool-conf";
+/// Its key.
+pub const CONF_KEY: &str = "conf.yml";
+
+/// Of ConfigMap `spiderpool-conf`, key `conf.yml`, what dragline reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conf {
+    /// Addresses are probed before they are given.
+    #[serde(default, rename = "enableIPConflictDetection")]
+    pub enable_ip_conflict_detection: bool,
+    /// Gateways are probed.
+    #[serde(default)]
+    pub enable_gateway_detection: bool,
 }
 
 /// Of a pod, a namespace or a node, what dragline reads of it.
@@ -69,6 +88,19 @@ pub struct Owner {
     pub kind: String,
     /// Its name.
     pub name: String,
+}
+
+impl Conf {
+    /// Reads the key's YAML; an empty one says nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| format!("data.{CONF_KEY}: {error}"))
+    }
 }
 
 impl Metadata {
@@ -143,6 +175,8 @@ pub struct Catalogue {
     pub namespaces: BTreeMap<String, Marks>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Marks>,
+    /// Spiderpool's ConfigMap.
+    pub conf: Conf,
     /// What is wrong with what is declared, a line each; shown by `dragline status`.
     pub faults: Vec<String>,
 }
@@ -177,6 +211,7 @@ impl Catalogue {
                 Object::Node(node) => {
                     catalogue.nodes.insert(node.name(), Marks::of(*node));
                 }
+                Object::Conf(conf) => catalogue.conf = conf,
             }
         }
         catalogue.coordinator =

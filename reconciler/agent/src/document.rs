@@ -8,7 +8,7 @@ use schemas::crd::subnet::SpiderSubnet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::catalogue::{Metadata, Object};
+use crate::catalogue::{CONF_NAME, Conf, Metadata, Object};
 
 /// A document of a file.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,18 @@ struct HeadMetadata {
     name: String,
     #[serde(default)]
     namespace: String,
+}
+
+#[derive(Deserialize)]
+struct ConfigMap {
+    #[serde(default)]
+    data: ConfigMapData,
+}
+
+#[derive(Default, Deserialize)]
+struct ConfigMapData {
+    #[serde(default, rename = "conf.yml")]
+    conf: Option<String>,
 }
 
 /// The documents of a file: YAML separates them by lines that begin with `---`.
@@ -110,6 +122,12 @@ impl Document<'_> {
             "Pod" if head.api_version == "v1" => Object::Pod(Box::new(self.read::<Metadata>(Some(&key))?)),
             "Namespace" if head.api_version == "v1" => Object::Namespace(Box::new(self.read::<Metadata>(Some(&key))?)),
             "Node" if head.api_version == "v1" => Object::Node(Box::new(self.read::<Metadata>(Some(&key))?)),
+            "ConfigMap" if head.api_version == "v1" && head.metadata.name == CONF_NAME => {
+                let map: ConfigMap = self.read(Some(&key))?;
+                let conf = Conf::parse(&map.data.conf.unwrap_or_default());
+                let text = |text: String| Fault { line: self.line_of("data"), text, object: Some(key.clone()) };
+                Object::Conf(conf.map_err(text)?)
+            }
             kind if kind.starts_with("Spider") => {
                 let text = format!(
                     "apiVersion/kind: {:?} {kind:?} is not known; dragline reads spiderpool.spidernet.io/v2beta1",

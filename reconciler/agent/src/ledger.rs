@@ -20,8 +20,10 @@ use crate::catalogue::{Catalogue, Pool};
 use crate::cooling::{self, Cooling, Freed};
 use crate::history::History;
 use crate::leased::Leased;
+use crate::occupied::{self as quarantine, Occupied};
 
 mod leases;
+mod occupied;
 
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,8 @@ struct State {
     /// Addresses that are found in use and that no record tells of.
     estranged: BTreeSet<IpAddr>,
     cooling: Cooling,
+    /// Addresses that others use.
+    occupied: Occupied,
     leased: Leased,
     /// Pools as declared, without what is in use: spaces are made of them when leases change.
     declared: BTreeMap<String, PoolSpace>,
@@ -127,6 +131,7 @@ pub struct Ledger {
     state: Mutex<State>,
     locks: Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>,
     released: Notify,
+    quarantined: Notify,
     version: watch::Sender<u64>,
 }
 
@@ -164,6 +169,7 @@ impl Ledger {
             snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
         state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
         state.cooling = Cooling::load(&store);
+        state.occupied = Occupied::load(&store, quarantine::now_ms());
         state.leased = Leased::of(snapshot.leases);
         let ledger = Self {
             store,
@@ -172,6 +178,7 @@ impl Ledger {
             state: Mutex::new(state),
             locks: Mutex::default(),
             released: Notify::new(),
+            quarantined: Notify::new(),
             version: watch::Sender::new(0),
         };
         Ok((ledger, faults))
@@ -425,12 +432,16 @@ impl State {
         for address in self.allocations.keys().chain(&self.reserved).chain(&self.estranged) {
             space.take(*address);
         }
+        for (address, _) in self.occupied.iter() {
+            space.take(address);
+        }
         self.spaces.insert(pool.to_owned(), space);
     }
 
     fn give_back(&mut self, address: IpAddr) {
         self.reserved.remove(&address);
-        if !self.allocations.contains_key(&address) && !self.estranged.contains(&address) {
+        let is_kept_back = self.estranged.contains(&address) || self.occupied.contains(address);
+        if !self.allocations.contains_key(&address) && !is_kept_back {
             for space in self.spaces.values_mut() {
                 space.give_back(address);
             }

@@ -102,6 +102,8 @@ fn attachments(agent: &Agent) -> Vec<Value> {
 
 fn leases(agent: &Agent) -> Vec<Value> {
     let catalogue = agent.catalogue();
+    let occupied = agent.ledger.occupied();
+    let time = |ms: u64| store::dump::time_text(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
     let of_pool = |(name, pool): (&String, &crate::catalogue::Pool)| {
         let counts = agent.ledger.counts(name).unwrap_or_default();
         let (held, stretches) = match &agent.cluster {
@@ -116,6 +118,12 @@ fn leases(agent: &Agent) -> Vec<Value> {
             false => format!("{first}-{last}"),
         };
         let ranges: Vec<String> = stretches.iter().map(range).collect();
+        let own = occupied.iter().filter(|(_, occupant)| occupant.pool == *name);
+        let quarantined: Vec<Value> = own
+            .map(|(address, occupant)| {
+                json!({"address": address, "mac": occupant.mac, "since": time(occupant.since_ms), "until": time(occupant.until_ms())})
+            })
+            .collect();
         json!({
             "metadata": {"name": name},
             "node": agent.config.node_name,
@@ -123,6 +131,8 @@ fn leases(agent: &Agent) -> Vec<Value> {
             "held": held.to_string(),
             "used": counts.used.to_string(),
             "releasing": counts.releasing.to_string(),
+            "quarantined": quarantined.len().to_string(),
+            "occupied": quarantined,
         })
     };
     catalogue.pools.iter().map(of_pool).collect()
@@ -194,6 +204,8 @@ pub fn status(agent: &Agent) -> StatusReport {
     }
     warnings.extend(agent.borrowed.weakened(&node::wanted(agent)));
     warnings.extend(agent.rollout.stopped().map(|stopped| stopped.text()));
+    warnings.extend(agent.ledger.occupied().iter().map(|(address, occupant)| occupant.text(*address)));
+    warnings.extend(agent.findings.unreachable_gateways(agent));
     for container in agent.workers.contested() {
         warnings
             .push(format!("another program keeps changing the routes of sandbox {container}: repairs are slowed down"));

@@ -9,7 +9,7 @@
 //! - A namespace is known by path, cookie and boot ID: what is at a path later is another one.
 //! - A [`Pass`] opens its socket inside a namespace and closes it again: nothing here keeps a dead pod's namespace alive.
 //! - An observation is whole or an error ([`observe`]); applying is idempotent ([`apply`]).
-//! - Calls block (microseconds); events are awaited.
+//! - Calls block (microseconds); events are awaited, and so is what neighbours say ([`Kernel::detect`]).
 
 pub mod apply;
 pub mod attributes;
@@ -36,4 +36,4 @@ pub use exchange::ExchangeError;
 pub use namespace::NamespaceError;
 pub use observe::ObserveError;
 pub use pass::{Kernel, KernelError, Pass};
-pub use probe::ProbeError;
+pub use probe::{DetectError, Pace, Paces, ProbeError, Question};

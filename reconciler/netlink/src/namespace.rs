@@ -18,6 +18,8 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use schemas::name::Mac;
+use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -133,6 +135,31 @@ pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Watched>> {
     // SAFETY: `Watched` owns the open descriptor, always gives the same, and neither closes nor replaces it before it is
     // dropped together with the registration.
     Ok(unsafe { AsyncFd::register_with_interest(Watched(socket), HEARD) }?)
+}
+
+/// Registers a socket of another kind with tokio, for reading alone.
+#[allow(unsafe_code)]
+pub(crate) fn watch_descriptor(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open, always the same, and closed only when it is dropped together with the registration.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+/// Where packets of a protocol (an EtherType) come from or go to on a link.
+#[allow(unsafe_code)]
+pub(crate) fn link_address(index: u32, protocol: u16, mac: Mac) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    let [a, b, c, d, e, f] = mac.0;
+    // SAFETY: it is the system's own type for addresses of family AF_PACKET, of which all bytes are zeros or set here.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET.unsigned_abs() as libc::sa_family_t;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = index.cast_signed();
+    address.sll_halen = 6;
+    address.sll_addr = [a, b, c, d, e, f, 0, 0];
+    // 20 bytes.
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: an address of that family and length has just been written.
+    unsafe { SockAddr::new(storage, length) }
 }
 
 /// A descriptor of a namespace; it keeps the namespace alive.

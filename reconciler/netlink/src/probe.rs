@@ -5,7 +5,14 @@
 //! entry that comes of it goes with the kernel's own garbage collection.
 //!
 //! It sees what the node's own namespace sees: a macvlan of the node cannot be reached from its master, so the node's own
-//! pods do not answer.
+//! pods do not answer. What a pod's own link sees is asked there: see [`Kernel::detect`].
+
+mod arp;
+mod detection;
+mod ndp;
+mod station;
+
+pub use detection::{DetectError, Pace, Paces, Question};
 
 use std::io;
 use std::net::IpAddr;

@@ -55,6 +55,28 @@ pub struct SpiderpoolIpam {
     /// Where the agent listens, when not at the default (dragline's key, as in the plugins' own configuration).
     #[serde(default, rename = "agentSocket", skip_serializing_if = "Option::is_none")]
     pub agent_socket: Option<String>,
+    /// Whether others use an address is probed before it is given (dragline's key, named as the coordinator's).
+    #[serde(default, rename = "detectIPConflict", skip_serializing_if = "Option::is_none")]
+    pub detect_ip_conflict: Option<bool>,
+    /// Whether the gateways answer is probed (likewise).
+    #[serde(default, rename = "detectGateway", skip_serializing_if = "Option::is_none")]
+    pub detect_gateway: Option<bool>,
+}
+
+impl SpiderpoolIpam {
+    /// What it asks to be probed.
+    pub fn detect(&self) -> DetectKeys {
+        DetectKeys { ip_conflict: self.detect_ip_conflict, gateway: self.detect_gateway }
+    }
+}
+
+/// What a network configuration asks to be probed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DetectKeys {
+    /// Whether others use the addresses.
+    pub ip_conflict: Option<bool>,
+    /// Whether the gateways answer.
+    pub gateway: Option<bool>,
 }
 
 /// The configuration of plugin `macvlan`, as the reference plugin defines it.
@@ -190,12 +212,23 @@ pub struct CoordinatorConf {
     /// `hostRPFilter`.
     #[serde(default, rename = "hostRPFilter", skip_serializing_if = "Option::is_none")]
     pub host_rp_filter: Option<i64>,
+    /// `detectIPConflict`, of the seed's release.
+    #[serde(default, rename = "detectIPConflict", skip_serializing_if = "Option::is_none")]
+    pub detect_ip_conflict: Option<bool>,
+    /// `detectGateway`, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detect_gateway: Option<bool>,
     /// Whatever else the configuration has.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
 }
 
 impl CoordinatorConf {
+    /// What it asks to be probed.
+    pub fn detect(&self) -> DetectKeys {
+        DetectKeys { ip_conflict: self.detect_ip_conflict, gateway: self.detect_gateway }
+    }
+
     /// The checked form: what of it beats the SpiderCoordinator.
     ///
     /// # Errors

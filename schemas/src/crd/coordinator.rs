@@ -76,10 +76,10 @@ pub struct SpiderCoordinatorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Mode")]
     pub tune_mode: Option<Mode>,
-    /// Of older releases: whether the gateway was probed. It has no effect here; the agent's configuration decides.
+    /// Whether the gateway is probed: read of a SpiderMultusConfig; elsewhere the agent's configuration decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detect_gateway: Option<bool>,
-    /// Of older releases: whether conflicting addresses were probed. It has no effect here; the agent's configuration
+    /// Whether addresses are probed for conflicts: read of a SpiderMultusConfig; elsewhere the agent's configuration
     /// decides.
     #[serde(rename = "detectIPConflict", default, skip_serializing_if = "Option::is_none")]
     pub detect_ip_conflict: Option<bool>,

@@ -15,7 +15,7 @@ use super::multus_config::{
 };
 use super::nad_hardware as hardware;
 use super::nad_plugin::{
-    ConfigList, Coordinator, Ifacer, IfacerBond, Ipam, Plugin, TuningPlugin, UplinkPlugin, VlanPlugin,
+    ConfigList, Coordinator, Detect, Ifacer, IfacerBond, Ipam, Plugin, TuningPlugin, UplinkPlugin, VlanPlugin,
 };
 use super::route::Route;
 use crate::cni::version::CniVersion;
@@ -309,7 +309,13 @@ fn ipam<'a>(
     }
     let newer = pools.map(|pools| (&pools.ipv4[..], &pools.ipv6[..]));
     let (ipv4, ipv6) = newer.or(older.map(|pools| (&pools.ipv4[..], &pools.ipv6[..]))).unwrap_or_default();
-    Ok((!spec.disable_ipam).then_some(Ipam { kind: "spiderpool", ipv4, ipv6, match_master_subnet: false }))
+    Ok((!spec.disable_ipam).then_some(Ipam {
+        kind: "spiderpool",
+        ipv4,
+        ipv6,
+        match_master_subnet: false,
+        detect: Detect::in_network(spec),
+    }))
 }
 
 fn coordinator(spec: &SpiderCoordinatorSpec) -> Result<Coordinator, NadError> {
@@ -341,6 +347,7 @@ fn coordinator(spec: &SpiderCoordinatorSpec) -> Result<Coordinator, NadError> {
         pod_rp_filter: spec.pod_cidr_type.map(|_| spec.pod_rp_filter),
         hijack_cidr: spec.hijack_cidr.iter().enumerate().map(hijack).collect::<Result<_, _>>()?,
         policy_routes: spec.policy_routes.iter().enumerate().map(policy).collect::<Result<_, _>>()?,
+        detect: Detect::of(spec),
     })
 }
 
@@ -477,6 +484,21 @@ mod tests {
                 r#""podRPFilter":-1,"hijackCIDR":["1.2.3.4/32"],"policyRoutes":[{"dst":"10.0.0.0/8","gw":"10.6.0.1"}]}"#
             )
         );
+    }
+
+    #[test]
+    fn what_is_to_be_probed_is_asked_of_ipam_and_coordinator() {
+        let network = |keys: &str, rest: &str| {
+            plugins_text(&format!("{{cniType: macvlan, macvlan: {{master: [a]}}, coordinator: {{{keys}}}{rest}}}"))
+        };
+        let text = network("detectIPConflict: true, detectGateway: true", "");
+        assert_eq!(text.matches(r#""detectGateway":true,"detectIPConflict":true"#).count(), 2, "{text}");
+        let text = network("detectIPConflict: true, detectGateway: false", "");
+        assert!(text.matches(r#""detectIPConflict":true"#).count() == 2 && !text.contains("detectGateway"), "{text}");
+        for text in [network("detectGateway: false", ""), network("detectGateway: true", ", enableCoordinator: false")]
+        {
+            assert!(!text.contains("detect"), "{text}");
+        }
     }
 
     #[test]

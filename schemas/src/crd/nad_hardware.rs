@@ -5,7 +5,7 @@ use super::multus_config::{
     CniType, IbSriovConfig, IpoibConfig, NadError, NadFault, NetworkPools, OvsConfig, SpiderMultusConfigSpec,
     SriovConfig, Trunk,
 };
-use super::nad_plugin::{IbSriovPlugin, Ipam, IpoibPlugin, OvsPlugin, Plugin, RdmaPlugin, SriovPlugin};
+use super::nad_plugin::{Detect, IbSriovPlugin, Ipam, IpoibPlugin, OvsPlugin, Plugin, RdmaPlugin, SriovPlugin};
 
 /// How the device plugin of Open vSwitch names the resource of a bridge.
 const OVS_RESOURCE: &str = "ovs-cni.network.kubevirt.io";
@@ -93,7 +93,13 @@ fn vlan(field: &str, id: Option<i32>) -> Result<i32, NadError> {
 
 fn ipam<'a>(spec: &SpiderMultusConfigSpec, pools: Option<&'a NetworkPools>) -> Option<Ipam<'a>> {
     let (ipv4, ipv6) = pools.map(|pools| (&pools.ipv4[..], &pools.ipv6[..])).unwrap_or_default();
-    (!spec.disable_ipam).then_some(Ipam { kind: "spiderpool", ipv4, ipv6, match_master_subnet: false })
+    (!spec.disable_ipam).then_some(Ipam {
+        kind: "spiderpool",
+        ipv4,
+        ipv6,
+        match_master_subnet: false,
+        detect: Detect::in_network(spec),
+    })
 }
 
 fn checked_trunk(trunk: &Trunk) -> Result<(), &'static str> {

@@ -4,7 +4,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::coordinator::Mode;
+use super::coordinator::{Mode, SpiderCoordinatorSpec};
+use super::multus_config::SpiderMultusConfigSpec;
 use super::multus_config::{LinkState, Trunk, VlanMode};
 use super::route::Route;
 use crate::cni::version::CniVersion;
@@ -165,6 +166,33 @@ pub(super) struct Ipam<'a> {
     /// Only pools of the uplink's own subnet are taken.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) match_master_subnet: bool,
+    /// Here too, so that another address is taken for one in conflict: when the coordinator asks, it is given already.
+    #[serde(flatten)]
+    pub(super) detect: Detect,
+}
+
+/// What is probed, where the network asks for it.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Detect {
+    #[serde(rename = "detectGateway", skip_serializing_if = "std::ops::Not::not")]
+    gateway: bool,
+    #[serde(rename = "detectIPConflict", skip_serializing_if = "std::ops::Not::not")]
+    ip_conflict: bool,
+}
+
+impl Detect {
+    /// As the coordinator's block says.
+    pub(super) fn of(coordinator: &SpiderCoordinatorSpec) -> Self {
+        Self {
+            gateway: coordinator.detect_gateway == Some(true),
+            ip_conflict: coordinator.detect_ip_conflict == Some(true),
+        }
+    }
+
+    /// As the network's coordinator says, if it has one.
+    pub(super) fn in_network(spec: &SpiderMultusConfigSpec) -> Self {
+        spec.coordinator.as_ref().filter(|_| spec.enable_coordinator).map(Self::of).unwrap_or_default()
+    }
 }
 
 /// The coordinator, with what of it beats the SpiderCoordinator.
@@ -191,4 +219,6 @@ pub(super) struct Coordinator {
     pub(super) hijack_cidr: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) policy_routes: Vec<Route>,
+    #[serde(flatten)]
+    pub(super) detect: Detect,
 }

@@ -128,6 +128,8 @@ impl Pod {
             clean_gateway: false,
             match_master_subnet: false,
             agent_socket: None,
+            detect_ip_conflict: None,
+            detect_gateway: None,
         }
     }
 

@@ -14,6 +14,7 @@ use store::CommitError;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
+use super::detect::Detection;
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
@@ -39,29 +40,38 @@ pub(super) struct Given {
 pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: Instant) -> Result<Answer, CniError> {
     let netns = place::identify(agent, &call.place).await?;
     let begun = Instant::now();
+    let mut detection = Detection::new(agent, &call.place, &netns, call.ipam.detect(), deadline);
     loop {
         // Before looking for an address: one that comes back after the look must not be missed.
         let released = agent.ledger.released();
         let turn = agent.ledger.lock(&call.place.key.container).await;
         let mut records = place::records(agent, &call.place.key.container, &netns);
-        if let Some(result) = retry(agent, &call.place, &records, &netns) {
-            return Ok(Answer::Result(result));
+        if let Some(kept) = retry(agent, &call.place, &records, &netns) {
+            detection.approves(&kept.addresses).await?;
+            return Ok(Answer::Result(result(&kept)));
         }
         cluster::pod_seen(agent, &call.place.pod, deadline).await?;
         let given = match choose(agent, &call.place, &call.ipam) {
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
+                if let Some(error) = detection.exhausted() {
+                    return Err(error);
+                }
                 refusal.wait(agent, &call.place, released, begun, deadline).await?;
                 continue;
             }
         };
+        if !detection.accepts(&given).await? {
+            continue;
+        }
         let attachment = attachment(&mut records, &call.place, &given);
         let result = result(&given);
         let update = update(&records, attachment, &given);
         match agent.ledger.commit(&call.place.key.container, update).await {
             Ok(()) => {
                 agent.mark(&call.place.key.container, Cause::Intent);
+                detection.succeeded(&given.addresses, false).await;
                 return Ok(Answer::Result(result));
             }
             // The store knows better whose the address is: another is taken.
@@ -71,17 +81,17 @@ pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: I
     }
 }
 
-/// The answer of an ADD that is asked again.
+/// What an ADD that is asked again was given before.
 fn retry(
     agent: &Agent,
     place: &Place,
     records: &SandboxRecords,
     netns: &schemas::intent::NetnsIdentity,
-) -> Option<CniResult> {
+) -> Option<Given> {
     let known = records.attachments.get(&place.key.ifname).filter(|known| known.allocated && !known.closing)?;
     let published = agent.ledger.sandbox(&place.key.container)?;
     (published.sandbox.netns.as_ref() == Some(netns))
-        .then(|| result(&Given { addresses: known.addresses.clone(), routes: known.routes.clone() }))
+        .then(|| Given { addresses: known.addresses.clone(), routes: known.routes.clone() })
 }
 
 /// The store has the address as another's.
@@ -138,6 +148,12 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         // DEL has come, or not, and the same attachment is added again before its addresses went back: it keeps them.
         let owns = |assigned: &AssignedAddress| agent.ledger.is_owner(assigned.address.ip(), &place.key);
         if known.addresses.iter().all(owns) {
+            let is_occupied = |assigned: &AssignedAddress| agent.ledger.is_occupied(assigned.address.ip());
+            if known.closing && known.addresses.iter().any(is_occupied) {
+                let text = format!("the addresses of {} are on their way back, and others use them", place.key);
+                let error = CniError::new(CniError::TRY_AGAIN, text);
+                return Err(Refusal { error, may_come_back: true, tried: None });
+            }
             return Ok(Given { addresses: known.addresses.clone(), routes: known.routes.clone() });
         }
     }
@@ -241,6 +257,10 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
                 "pool {pool}: {} of {} used, {} on their way back",
                 counts.used, counts.total, counts.releasing
             );
+            let text = match agent.ledger.occupied().iter().filter(|(_, occupant)| occupant.pool == *pool).count() {
+                0 => text,
+                occupied => format!("{text}, {occupied} kept back since others use them (dragline get leases -o wide)"),
+            };
             match counts.total.saturating_sub(counts.used + counts.free) {
                 0 => text,
                 reserved => format!("{text}, {reserved} reserved"),

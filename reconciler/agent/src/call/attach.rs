@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use schemas::cni::error::CniError;
+use schemas::cni::netconf::{DetectKeys, SpiderpoolIpam};
 use schemas::cni::result::{CniResult, ResultInterface};
 use schemas::intent::{AssignedAddress, Attachment, LinkIntent};
 use schemas::name::{IfName, Mac};
@@ -10,9 +11,11 @@ use schemas::wire::{Answer, AttachCall, AttachIpam};
 use tokio::time::Instant;
 
 use super::allocate::{self, Given};
+use super::detect::Detection;
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::cluster;
+use crate::ledger::{SandboxRecords, Update};
 
 /// Answers ADD of `macvlan`.
 pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Instant) -> Result<Answer, CniError> {
@@ -20,24 +23,30 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
     let netns = place::identify(agent, &call.place).await?;
     let master = master(agent, &call)?;
     let begun = Instant::now();
+    let mut detection = Detection::new(agent, &call.place, &netns, keys(&call), deadline);
+    let mut is_late = false;
     loop {
         // Before looking for an address: one that comes back after the look must not be missed.
         let released = agent.ledger.released();
         let turn = agent.ledger.lock(&container).await;
         let mut records = place::records(agent, &container, &netns);
+        let known = records.attachments.get(&call.place.key.ifname).cloned();
         cluster::pod_seen(agent, &call.place.pod, deadline).await?;
-        let given = match given(agent, &call) {
+        let given = match detection.resume(known.as_ref())?.map_or_else(|| given(agent, &call), Ok) {
             Ok(given) => given,
             Err(refusal) => {
                 drop(turn);
+                if let Some(error) = detection.exhausted() {
+                    return Err(error);
+                }
                 refusal.wait(agent, &call.place, released, begun, deadline).await?;
                 continue;
             }
         };
-        let known = records.attachments.get(&call.place.key.ifname).cloned();
         let mut attachment = allocate::attachment(&mut records, &call.place, &given);
         attachment.allocated = given.addresses.iter().any(|assigned| !assigned.pool.is_empty());
-        attachment.link = Some(link(&call, &master, known.as_ref())?);
+        let wanted = link(&call, &master, known.as_ref()).inspect_err(|_| detection.give_back(&given))?;
+        attachment.link = Some(wanted);
         attachment.link_wanted = true;
         attachment.foreign_link = None;
         if let Some(published) =
@@ -46,7 +55,20 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
             // Asked again: nothing new to record, only to wait for.
             drop(turn);
             wait::converged(agent, &container, published.sandbox.generation, deadline).await?;
+            detection.approves(&given.addresses).await?;
             return Ok(Answer::Result(result(agent, &call, &attachment, &given)));
+        }
+        if detection.is_due(known.as_ref(), &given) {
+            // The link first, without addresses: nobody is to hear of them before they are known to be free.
+            is_late = true;
+            let generation = bare(agent, &records, &attachment).await.inspect_err(|_| detection.give_back(&given))?;
+            drop(turn);
+            let converged = wait::converged(agent, &container, generation, deadline).await;
+            converged.inspect_err(|_| detection.give_back(&given))?;
+            if detection.accepts(&given).await? {
+                detection.promise(given);
+            }
+            continue;
         }
         let update = allocate::update(&records, attachment.clone(), &given);
         match agent.ledger.commit(&container, update).await {
@@ -56,8 +78,32 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
         }
         drop(turn);
         wait::converged(agent, &container, records.sandbox.generation, deadline).await?;
+        // Those that it had before are asked for as well.
+        detection.approves(&given.addresses).await?;
+        detection.succeeded(&given.addresses, is_late).await;
         return Ok(Answer::Result(result(agent, &call, &attachment, &given)));
     }
+}
+
+/// What the network asks to be probed.
+fn keys(call: &AttachCall) -> DetectKeys {
+    match &call.ipam {
+        AttachIpam::Spiderpool(ipam) => ipam.detect(),
+        AttachIpam::None | AttachIpam::Given { .. } => SpiderpoolIpam::default().detect(),
+    }
+}
+
+/// Records the link alone, unless it is; the generation to wait for.
+async fn bare(agent: &Agent, records: &SandboxRecords, attachment: &Attachment) -> Result<u64, CniError> {
+    let container = &attachment.key.container;
+    let bare = Attachment { addresses: Vec::new(), routes: Vec::new(), allocated: false, ..attachment.clone() };
+    let recorded = agent.ledger.sandbox(container);
+    if let Some(found) = recorded.filter(|found| found.is_repeated_by(&records.sandbox, &bare)) {
+        return Ok(found.sandbox.generation);
+    }
+    let update = Update { sandbox: Some(records.sandbox.clone()), put: vec![bare], ..Update::default() };
+    agent.ledger.commit(container, update).await.map_err(|error| wait::not_recorded(&error))?;
+    Ok(records.sandbox.generation)
 }
 
 fn given(agent: &Agent, call: &AttachCall) -> Result<Given, allocate::Refusal> {

@@ -16,6 +16,7 @@ use schemas::name::IfName;
 use schemas::wire::{Answer, CoordinateCall};
 use tokio::time::Instant;
 
+use super::detect::Detection;
 use super::mode::{self, Resolved};
 use super::{place, wait};
 use crate::agent::Agent;
@@ -78,6 +79,9 @@ pub(super) async fn coordinate(
     check_table(&intent.cluster, &intent)?;
     check_networks(&agent.node.facts(), &intent)?;
     let attachment = attachment(agent, &records, &call, intent, &pod)?;
+    let addresses = attachment.addresses.clone();
+    let mut detection = Detection::new(agent, &call.place, &netns, call.conf.detect(), deadline);
+    detection.approves_new(&addresses).await?;
     let repeated = agent.ledger.sandbox(&container).filter(|found| found.is_repeated_by(&records.sandbox, &attachment));
     let generation = match repeated {
         Some(published) => published.sandbox.generation,
@@ -89,6 +93,7 @@ pub(super) async fn coordinate(
     };
     drop(turn);
     wait::converged(agent, &container, generation, deadline).await?;
+    detection.succeeded(&addresses, false).await;
     Ok(Answer::Done)
 }
 

@@ -5,6 +5,7 @@ mod attach;
 mod check;
 mod collect;
 mod coordinate;
+mod detect;
 pub mod dump;
 pub(crate) mod explain;
 mod mode;

@@ -14,10 +14,11 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::State;
 use super::kinds::{self, Kind};
 use super::remembered::{Found, Remembered};
 use crate::agent::Agent;
-use crate::catalogue::{Catalogue, Object};
+use crate::catalogue::{CONF_NAME, Catalogue, Object};
 
 /// What belongs to one change comes in several events.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -107,7 +108,8 @@ impl Objects {
 
 impl Inputs {
     fn is_listed(&self) -> bool {
-        kinds::ALL.iter().all(|kind| self.kinds.get(kind).is_some_and(|objects| objects.is_listed))
+        let mut awaited = kinds::ALL.iter().filter(|kind| kind.is_awaited());
+        awaited.all(|kind| self.kinds.get(kind).is_some_and(|objects| objects.is_listed))
     }
 
     fn objects(&self) -> impl Iterator<Item = (&String, &Object)> {
@@ -167,7 +169,7 @@ pub(super) fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
         }
         Err(error) => tracing::error!(%error, "what was last seen of the cluster cannot be read"),
     }
-    let mut news = streams(&cluster.client, &agent.config.node_name);
+    let mut news = streams(cluster, &agent.config.node_name);
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let stopping = agent.stopping();
@@ -225,13 +227,20 @@ fn kind_of(object: &Object) -> Kind {
         Object::Pod(_) => Kind::Pod,
         Object::Namespace(_) => Kind::Namespace,
         Object::Node(_) => Kind::Node,
+        Object::Conf(_) => Kind::Conf,
     }
 }
 
 type Stream = BoxStream<'static, (Kind, News)>;
 
-fn streams(client: &kube::Client, node: &str) -> SelectAll<Stream> {
+fn streams(cluster: &State, node: &str) -> SelectAll<Stream> {
+    let client = &cluster.client;
     let all = kinds::ALL.into_iter().map(|kind| match (kind, kind.resource()) {
+        (Kind::Conf, Some(resource)) => {
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &cluster.config.namespace, &resource);
+            let config = watcher::Config::default().fields(&format!("metadata.name={CONF_NAME}"));
+            watch(api, config).default_backoff().map(move |event| (kind, whole(kind, event))).boxed()
+        }
         (_, Some(resource)) => {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             let news = watch(api, watcher::Config::default()).default_backoff();

@@ -1,5 +1,6 @@
 //! The kinds of objects that an agent watches, and what it keeps of each.
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::{Resource, ResourceExt};
@@ -7,7 +8,7 @@ use schemas::crd::ippool::SpiderIPPoolStatus;
 use schemas::crd::{SpiderCoordinator, SpiderIPPool, SpiderMultusConfig, SpiderReservedIP};
 use serde::de::DeserializeOwned;
 
-use crate::catalogue::{Metadata, Object};
+use crate::catalogue::{CONF_KEY, Conf, Metadata, Object};
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,11 +20,12 @@ pub(super) enum Kind {
     Pod,
     Namespace,
     Node,
+    Conf,
 }
 
 /// All of them.
-pub(super) const ALL: [Kind; 7] =
-    [Kind::Pool, Kind::Coordinator, Kind::Network, Kind::Reserved, Kind::Pod, Kind::Namespace, Kind::Node];
+pub(super) const ALL: [Kind; 8] =
+    [Kind::Pool, Kind::Coordinator, Kind::Network, Kind::Reserved, Kind::Pod, Kind::Namespace, Kind::Node, Kind::Conf];
 
 /// Of annotations, those are kept that begin so: whoever reads another one adds it here.
 const ANNOTATIONS: [&str; 5] =
@@ -40,6 +42,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
+            Self::Conf => "ConfigMap",
         }
     }
 
@@ -50,8 +53,15 @@ impl Kind {
             Self::Coordinator => Some(ApiResource::erase::<SpiderCoordinator>(&())),
             Self::Network => Some(ApiResource::erase::<SpiderMultusConfig>(&())),
             Self::Reserved => Some(ApiResource::erase::<SpiderReservedIP>(&())),
+            Self::Conf => Some(ApiResource::erase::<ConfigMap>(&())),
             Self::Pod | Self::Namespace | Self::Node => None,
         }
+    }
+
+    /// Whether nothing is done before these have been listed. What is not declared by any object of ours is no reason to
+    /// wait: an agent may have no right to read it.
+    pub(super) fn is_awaited(self) -> bool {
+        self != Self::Conf
     }
 
     /// What is kept of an object that was read whole.
@@ -89,6 +99,11 @@ impl Kind {
                 let mut reserved: SpiderReservedIP = typed(object)?;
                 bare(&mut reserved);
                 Ok(Object::ReservedIp(reserved))
+            }
+            Self::Conf => {
+                let map: ConfigMap = typed(object)?;
+                let text = map.data.unwrap_or_default().remove(CONF_KEY).unwrap_or_default();
+                Conf::parse(&text).map(Object::Conf)
             }
             Self::Pod | Self::Namespace | Self::Node => Err("its metadata is all that is read".to_owned()),
         }

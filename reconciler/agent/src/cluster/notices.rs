@@ -26,6 +26,10 @@ pub enum Notice {
     Contested(PodRef, String),
     /// A pod's routes are not all as asked, and what they are instead: `RoutesLimited`.
     Limited(PodRef, String),
+    /// A pod has an address that somebody unknown uses too: `IPConflict`.
+    Conflict(PodRef, String),
+    /// A pod's gateway does not answer: `GatewayUnreachable`.
+    Unreachable(PodRef, String),
     /// Addresses of a pool that the node held were taken from it: `AddressesLost`.
     Lost(String, String),
     /// Somebody unknown uses a pool's address: `AddressOccupied`.
@@ -44,6 +48,8 @@ impl Notice {
             Self::NoAddress(..) => "IPAllocationFailed",
             Self::Contested(..) => "RoutesContested",
             Self::Limited(..) => "RoutesLimited",
+            Self::Conflict(..) => "IPConflict",
+            Self::Unreachable(..) => "GatewayUnreachable",
             Self::Lost(..) => "AddressesLost",
             Self::Occupied(..) => "AddressOccupied",
             Self::RolloutStopped(..) => "RolloutStopped",
@@ -56,6 +62,8 @@ impl Notice {
         let (Self::NoAddress(_, note)
         | Self::Contested(_, note)
         | Self::Limited(_, note)
+        | Self::Conflict(_, note)
+        | Self::Unreachable(_, note)
         | Self::Lost(_, note)
         | Self::Occupied(_, note)
         | Self::RolloutStopped(_, note)
@@ -69,7 +77,11 @@ impl Notice {
     fn regarding(&self, agent: &Agent) -> ObjectReference {
         let catalogue = agent.catalogue();
         match self {
-            Self::NoAddress(pod, _) | Self::Contested(pod, _) | Self::Limited(pod, _) => {
+            Self::NoAddress(pod, _)
+            | Self::Contested(pod, _)
+            | Self::Limited(pod, _)
+            | Self::Conflict(pod, _)
+            | Self::Unreachable(pod, _) => {
                 let known = selection::pod_marks(&catalogue, pod).map(|marks| marks.uid.clone());
                 ObjectReference {
                     api_version: Some("v1".into()),

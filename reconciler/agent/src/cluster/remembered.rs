@@ -8,7 +8,7 @@ use schemas::crd::ippool::SpiderIPPoolStatus;
 use serde_json::json;
 use store::{Change, ReadError, Store};
 
-use crate::catalogue::{Metadata, Object};
+use crate::catalogue::{CONF_NAME, Metadata, Object};
 use crate::document::Document;
 
 const PREFIX: &str = "object/";
@@ -153,6 +153,9 @@ fn text(object: &Object) -> String {
         Object::Pod(pod) => metadata("Pod", pod),
         Object::Namespace(namespace) => metadata("Namespace", namespace),
         Object::Node(node) => metadata("Node", node),
+        // JSON is YAML too.
+        Object::Conf(conf) => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONF_NAME},
+            "data": {"conf.yml": json!(conf).to_string()}}),
     };
     value.to_string()
 }

@@ -9,6 +9,7 @@ use schemas::wire;
 use super::{Failure, log, node_name};
 use crate::agent::{self, Config, Source};
 use crate::cluster;
+use crate::detection::{Switches, When};
 use crate::estranged::NAMESPACES;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,12 @@ pub(super) struct Arguments {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "DRAGLINE_HTTP", default_value = "127.0.0.1:9810")]
     http: SocketAddr,
+    /// Probe whether others use an address before a pod gets it: the next one is taken then; without it, as ConfigMap spiderpool-conf says
+    #[arg(long, env = "DRAGLINE_DETECT_IP_CONFLICT", value_name = "WHEN", value_enum)]
+    detect_ip_conflict: Option<When>,
+    /// Probe whether a pod's gateways answer; without it, as ConfigMap spiderpool-conf says
+    #[arg(long, env = "DRAGLINE_DETECT_GATEWAY", value_name = "WHEN", value_enum)]
+    detect_gateway: Option<When>,
     #[command(flatten)]
     log: log::Logging,
 }
@@ -69,6 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         source,
         netns_dirs: arguments.netns_dir,
         http: arguments.http,
+        detection: Switches { conflict: arguments.detect_ip_conflict, gateway: arguments.detect_gateway },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

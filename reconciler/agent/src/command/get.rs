@@ -125,8 +125,14 @@ fn columns(kind: Kind, is_wide: bool) -> Vec<Column> {
             &[("NETNS", "/netns/path"), ("ORDINAL", "/attachment/ordinal"), ("ERROR", "/outcome/error")],
         ),
         Kind::Leases => (
-            &[("NODE", "/node"), ("HELD", "/held"), ("USED", "/used"), ("RELEASING", "/releasing")],
-            &[("RANGES", "/ranges")],
+            &[
+                ("NODE", "/node"),
+                ("HELD", "/held"),
+                ("USED", "/used"),
+                ("RELEASING", "/releasing"),
+                ("QUARANTINED", "/quarantined"),
+            ],
+            &[("RANGES", "/ranges"), ("OCCUPIED-IP", "/occupied/0/address"), ("BY", "/occupied/0/mac")],
         ),
         Kind::Coordinator => (
             &[

@@ -25,10 +25,12 @@ impl Ledger {
         self.state().leased.by_epoch(pool, epoch)
     }
 
-    /// The addresses that cannot be given: in use, on their way back, promised, or found where no record tells of them.
+    /// The addresses that cannot be given: in use, on their way back, promised, used by others, or found where no record
+    /// tells of them.
     pub fn taken(&self) -> BTreeSet<IpAddr> {
         let state = self.state();
-        state.allocations.keys().chain(&state.reserved).chain(&state.estranged).copied().collect()
+        let own = state.allocations.keys().chain(&state.reserved).chain(&state.estranged).copied();
+        own.chain(state.occupied.iter().map(|(address, _)| address)).collect()
     }
 
     /// Lets those look again who wait for an address.
@@ -70,6 +72,7 @@ impl Ledger {
                 !state.allocations.contains_key(address)
                     && !state.reserved.contains(address)
                     && !state.estranged.contains(address)
+                    && !state.occupied.contains(*address)
             };
             let gone: Vec<IpAddr> = wanted.iter().copied().filter(is_idle).collect();
             let (change, after) = state.leased.without(with(&gone), pool, &leased::set_of(&gone));

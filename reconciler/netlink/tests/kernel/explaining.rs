@@ -97,6 +97,8 @@ fn pod(number: usize, world: &World, runner: &mut TestRunner, tally: &mut Tally)
         container: "c0".parse().unwrap(),
         netns: None,
         baseline: None,
+        auxiliary: None,
+        sysctls_before: Vec::new(),
         generation: 1,
         outcome: schemas::intent::Outcome::default(),
     };
@@ -211,7 +213,7 @@ fn apply(plan: &Plan, uplink: &IfName, pass: &mut netlink::Pass) {
         for wanted in &mut pod.links {
             match (&mut wanted.origin, observed.link(&wanted.name)) {
                 (LinkOrigin::Found(identity), Some(link)) => identity.index = link.index,
-                (LinkOrigin::Found(_), None) => {}
+                (LinkOrigin::Found(_), None) | (LinkOrigin::Pair { .. } | LinkOrigin::PairEnd { .. }, _) => {}
                 (LinkOrigin::Made { intent, .. }, _) => intent.master.clone_from(uplink),
             }
         }

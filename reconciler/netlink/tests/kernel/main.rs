@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod applying;
+mod detecting;
 mod explaining;
 mod fixture;
 mod identity;
@@ -35,6 +36,7 @@ fn main() {
         identity::trials(),
         watching::trials(),
         probing::trials(),
+        detecting::trials(),
         explaining::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
