@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use crate::install::{Foreign, Installed, install};
 
 const HELP: &str = "\
-dragline-cni - the CNI plugins of dragline, one program under the names spiderpool, coordinator and macvlan
+dragline-cni - the CNI plugins of dragline, one program under the names spiderpool, coordinator,
+               macvlan, ipvlan and ifacer
 
   dragline-cni install DIR [--force]   put the plugins into DIR, never over another program's file without --force
   dragline-cni --version

@@ -1,4 +1,4 @@
-//! `dragline-cni`: the CNI plugins `spiderpool`, `coordinator` and `macvlan`, chosen by the name it is called by.
+//! `dragline-cni`: the CNI plugins `spiderpool`, `coordinator`, `macvlan`, `ipvlan` and `ifacer`, chosen by the name it is called by.
 
 use std::process::ExitCode;
 

@@ -133,7 +133,7 @@ impl Caller<'_> {
     /// The plugin that has addresses to look after beside ours: only a main plugin calls one.
     fn foreign_ipam(&self) -> Result<Option<String>, CniError> {
         match (self.plugin, self.conf.ipam()?) {
-            (Plugin::Macvlan, Ipam::Foreign(plugin)) => Ok(Some(plugin)),
+            (plugin, Ipam::Foreign(foreign)) if plugin.is_main() => Ok(Some(foreign)),
             _ => Ok(None),
         }
     }
@@ -164,7 +164,7 @@ fn withdraw(plugin: Plugin, environment: &Environment, stdin: &[u8]) -> Result<O
             deadline: environment.deadline(Verb::Del)?,
         },
         call: Call::Withdraw(withdrawal),
-        foreign_ipam: remains.foreign_ipam.filter(|_| plugin == Plugin::Macvlan),
+        foreign_ipam: remains.foreign_ipam.filter(|_| plugin.is_main()),
         dns: None,
     };
     Ok(Order { version: version_spoken(stdin), step: Step::Ask(question) })
@@ -176,6 +176,9 @@ fn check(caller: &Caller<'_>, place: Place) -> Result<Step, CniError> {
         if caller.coordinator()?.1 {
             return Ok(Step::StandAside(None));
         }
+    }
+    if caller.plugin == Plugin::Ifacer && add::asked_uplink(caller)?.is_nothing() {
+        return Ok(Step::StandAside(None));
     }
     caller.ask(Call::Verify(VerifyCall { place, part: caller.plugin.part() }), caller.foreign_ipam()?)
 }
@@ -195,7 +198,7 @@ fn ready(caller: &Caller<'_>) -> Result<Step, CniError> {
         return Ok(Step::StandAside(None));
     }
     let pools = match caller.conf.ipam()? {
-        Ipam::Ours(ipam) if caller.plugin != Plugin::Coordinator => {
+        Ipam::Ours(ipam) if caller.plugin.is_main() || caller.plugin == Plugin::Spiderpool => {
             [ipam.default_ipv4_ippool, ipam.default_ipv6_ippool].concat()
         }
         _ => Vec::new(),

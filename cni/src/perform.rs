@@ -52,6 +52,11 @@ pub fn perform(order: Order, delegate: &Delegate<'_>, spool: &Spool) -> Result<O
             done(&agent, call)?;
             Ok(Some(handed_on))
         }
+        Call::Uplink(_) => {
+            done(&agent, call)?;
+            // The next plugin of the chain begins from nothing.
+            Ok(Some(CniResult::default().to_json(order.version)))
+        }
         Call::Attach(asked) => {
             let mut result = match foreign {
                 Some(plugin) => attach_with(&agent, asked, plugin, delegate, spool)?,

@@ -14,11 +14,15 @@ pub enum Plugin {
     Coordinator,
     /// A main plugin.
     Macvlan,
+    /// A main plugin.
+    Ipvlan,
+    /// The head of a chain: the uplink that the main plugin needs on the node.
+    Ifacer,
 }
 
 impl Plugin {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Spiderpool, Self::Coordinator, Self::Macvlan];
+    pub const ALL: [Self; 5] = [Self::Spiderpool, Self::Coordinator, Self::Macvlan, Self::Ipvlan, Self::Ifacer];
 
     /// The file name that it is called by, and the `type` in configurations.
     pub fn name(self) -> &'static str {
@@ -26,6 +30,8 @@ impl Plugin {
             Self::Spiderpool => "spiderpool",
             Self::Coordinator => "coordinator",
             Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+            Self::Ifacer => "ifacer",
         }
     }
 
@@ -40,7 +46,13 @@ impl Plugin {
         match self {
             Self::Spiderpool => Part::Addresses,
             Self::Coordinator => Part::Routes,
-            Self::Macvlan => Part::Link,
+            Self::Macvlan | Self::Ipvlan => Part::Link,
+            Self::Ifacer => Part::Uplink,
         }
+    }
+
+    /// Whether it makes the pod's link, and so calls an IPAM plugin.
+    pub fn is_main(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan)
     }
 }

@@ -110,6 +110,7 @@ pub fn file_name(withdrawal: &Withdrawal) -> String {
         Part::Addresses => "addresses",
         Part::Link => "link",
         Part::Routes => "routes",
+        Part::Uplink => "uplink",
     };
     let name = format!("{}:{}:{part}", withdrawal.key.container, withdrawal.key.ifname);
     if name.len() <= LONGEST {

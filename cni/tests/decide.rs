@@ -337,3 +337,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_ipvlan_has_the_reference_plugins_keys() {
+    let more = json!({"master": "ens192", "mode": "l3s", "mtu": 1400, "linkInContainer": true});
+    let Call::Attach(asked) = question(Plugin::Ipvlan, &variables("ADD"), &conf("1.0.0", more)).call else { panic!() };
+    let kind = schemas::intent::LinkKindIntent::Ipvlan(schemas::intent::IpvlanMode::L3s);
+    assert_eq!((asked.kind, asked.mtu, asked.master_in_container, asked.mac), (kind, Some(1400), true, None));
+    let Call::Attach(asked) = question(Plugin::Ipvlan, &variables("ADD"), &conf("1.0.0", json!({}))).call else {
+        panic!()
+    };
+    assert_eq!(
+        (asked.kind, asked.master),
+        (schemas::intent::LinkKindIntent::Ipvlan(schemas::intent::IpvlanMode::L2), None)
+    );
+    // Chained, its uplink is the one link that was made before.
+    let chained = |interfaces: Value| {
+        let previous = json!({"cniVersion": "1.0.0", "interfaces": interfaces});
+        let conf = conf("1.0.0", json!({"prevResult": previous, "linkInContainer": true}));
+        call(Plugin::Ipvlan, &variables("ADD"), &conf.to_string())
+    };
+    let Step::Ask(question) = chained(json!([{"name": "eth0", "sandbox": "/x"}])).unwrap().step else { panic!() };
+    assert!(
+        matches!(question.call, Call::Attach(call) if call.master.as_ref().is_some_and(|name| name.as_str() == "eth0"))
+    );
+    assert!(chained(json!([])).unwrap_err().msg.contains("PrevResult lacks a single named interface"));
+}
+
+#[test]
+fn an_ifacer_with_nothing_to_make_asks_nobody() {
+    let asked = |more: Value| call(Plugin::Ifacer, &variables("ADD"), &conf("1.0.0", more).to_string());
+    let step = asked(json!({"interfaces": ["ens192"]})).unwrap().step;
+    assert_eq!(step, Step::StandAside(Some(schemas::cni::result::CniResult::default())));
+    let Step::Ask(question) = asked(json!({"interfaces": ["ens192"], "vlanID": 100})).unwrap().step else { panic!() };
+    assert!(matches!(question.call, Call::Uplink(call) if call.uplink.vlan_name().as_deref() == Some("ens192.100")));
+    assert!(asked(json!({})).unwrap_err().msg.contains("interfaces have at least one interface"));
+}

@@ -10,6 +10,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{AttachmentKey, ContainerId, IfName, Mac, MacPrefix, NetworkName};
+use crate::uplink::UplinkIntent;
 
 /// The pod that a sandbox belongs to; all texts are empty when the runtime named none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -82,11 +83,43 @@ pub enum MacvlanMode {
     Passthru,
 }
 
+/// ipvlan's modes, spelled as the reference plugin spells them. All ipvlans of one uplink have one mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanMode {
+    /// As a switch would.
+    #[default]
+    L2,
+    /// As a router would: no ARP, no broadcast.
+    L3,
+    /// The same by way of the node's own packet filter.
+    L3s,
+}
+
+impl IpvlanMode {
+    /// Whether its links have neighbours to be found and told.
+    pub fn has_neighbours(self) -> bool {
+        self == Self::L2
+    }
+}
+
 /// What kind of link an attachment asks for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LinkKindIntent {
     /// A macvlan on an uplink.
     Macvlan(MacvlanMode),
+    /// An ipvlan on an uplink.
+    Ipvlan(IpvlanMode),
+}
+
+impl LinkKindIntent {
+    /// Whether its links take over their uplink's hardware address unless told otherwise.
+    pub fn shares_mac(&self) -> bool {
+        match self {
+            Self::Macvlan(mode) => *mode == MacvlanMode::Passthru,
+            Self::Ipvlan(_) => true,
+        }
+    }
 }
 
 /// A link that the agent makes and keeps.
@@ -100,8 +133,8 @@ pub struct LinkIntent {
     pub master_in_container: bool,
     /// The MTU; None takes the uplink's.
     pub mtu: Option<u32>,
-    /// The hardware address, decided once, so that a link made again is the same link.
-    pub mac: Mac,
+    /// The hardware address, decided once, so that a link made again is the same link; None where it is the uplink's.
+    pub mac: Option<Mac>,
 }
 
 /// How to know again a link that another plugin made.
@@ -123,6 +156,10 @@ pub struct CoordinateIntent {
     pub annotated_default_nic: Option<String>,
     /// SpiderCoordinator's values when ADD was asked: what holds while no newer ones are known.
     pub cluster: CoordinatorSettings,
+    /// The hardware address by `podMACPrefix` when ADD was asked: a link of another plugin is given it, and keeps it
+    /// whatever becomes of the prefix.
+    #[serde(default)]
+    pub mac: Option<Mac>,
 }
 
 /// The coordinator's keys of a network configuration that beat the SpiderCoordinator (../spec/coordinator.md 2.2).
@@ -314,6 +351,9 @@ pub struct Attachment {
     pub foreign_link: Option<LinkIdentity>,
     /// The routing, where the coordinator was asked.
     pub coordinate: Option<CoordinateIntent>,
+    /// The uplink on the node that the link stands on, where `ifacer` was asked for it.
+    #[serde(default)]
+    pub uplink: Option<UplinkIntent>,
     /// DEL has come for some part: when the namespace goes, the rest is withdrawn with it.
     pub closing: bool,
 }
@@ -321,7 +361,7 @@ pub struct Attachment {
 impl Attachment {
     /// Nothing is wanted any more: the record only waits for the kernel to be clean.
     pub fn is_withdrawn(&self) -> bool {
-        !self.allocated && !self.link_wanted && self.coordinate.is_none()
+        !self.allocated && !self.link_wanted && self.coordinate.is_none() && self.uplink.is_none()
     }
 }
 

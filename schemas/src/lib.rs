@@ -13,4 +13,5 @@ pub mod intent;
 pub mod lease;
 pub mod name;
 pub mod slot;
+pub mod uplink;
 pub mod wire;

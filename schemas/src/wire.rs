@@ -13,6 +13,7 @@ use crate::cni::netconf::{CoordinatorConf, SpiderpoolIpam};
 use crate::cni::result::CniResult;
 use crate::intent::{AssignedAddress, LinkKindIntent, PodRef, RouteIntent};
 use crate::name::{AttachmentKey, ContainerId, IfName, Mac, NetworkName};
+use crate::uplink::UplinkIntent;
 
 /// The version of this protocol; agent and plugins are installed together, so only equal ones talk.
 pub const PROTOCOL: u16 = 1;
@@ -51,6 +52,8 @@ pub enum Call {
     Attach(AttachCall),
     /// ADD as coordinator: routes in order. Answer: `Done` (the caller has the result already).
     Coordinate(CoordinateCall),
+    /// ADD as chain head `ifacer`: the uplink on the node. Answer: `Done`.
+    Uplink(UplinkCall),
     /// DEL of any plugin. Answer: `Done`.
     Withdraw(Withdrawal),
     /// CHECK of any plugin. Answer: `Differences`.
@@ -81,10 +84,12 @@ pub enum Call {
 pub enum Part {
     /// `spiderpool`, called as IPAM by a main plugin.
     Addresses,
-    /// `macvlan`: the link and, when its IPAM is ours, the addresses.
+    /// `macvlan` or `ipvlan`: the link and, when its IPAM is ours, the addresses.
     Link,
     /// `coordinator`.
     Routes,
+    /// `ifacer`: the uplink on the node.
+    Uplink,
 }
 
 /// Where a call is about.
@@ -158,6 +163,16 @@ pub struct CoordinateCall {
     pub conf: CoordinatorConf,
     /// What the plugins before us made.
     pub prev_result: CniResult,
+}
+
+/// ADD as chain head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UplinkCall {
+    /// Where.
+    pub place: Place,
+    /// What the node is to have.
+    pub uplink: UplinkIntent,
 }
 
 /// DEL: also the content of a spool file.

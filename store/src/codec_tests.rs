@@ -9,6 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use schemas::intent::*;
 use schemas::name::{AttachmentKey, ContainerId, IfName, Mac, MacPrefix, NetworkName};
+use schemas::uplink::{BondIntent, BondOption, BondSetting, BondValue, UplinkIntent};
 
 use super::*;
 
@@ -41,16 +42,31 @@ fn pod() -> impl Strategy<Value = PodRef> {
 
 fn link() -> impl Strategy<Value = LinkIntent> {
     use MacvlanMode::*;
-    let mode = prop_oneof![Just(Bridge), Just(Private), Just(Vepa), Just(Passthru)];
-    (mode, ifname(), any::<bool>(), any::<Option<u32>>(), mac()).prop_map(
-        |(mode, master, master_in_container, mtu, mac)| LinkIntent {
-            kind: LinkKindIntent::Macvlan(mode),
-            master,
-            master_in_container,
-            mtu,
-            mac,
-        },
+    let macvlan =
+        prop_oneof![Just(Bridge), Just(Private), Just(Vepa), Just(Passthru)].prop_map(LinkKindIntent::Macvlan);
+    let ipvlan = prop_oneof![Just(IpvlanMode::L2), Just(IpvlanMode::L3), Just(IpvlanMode::L3s)];
+    let kind = prop_oneof![macvlan, ipvlan.prop_map(LinkKindIntent::Ipvlan)];
+    (kind, ifname(), any::<bool>(), any::<Option<u32>>(), option::of(mac())).prop_map(
+        |(kind, master, master_in_container, mtu, mac)| LinkIntent { kind, master, master_in_container, mtu, mac },
     )
+}
+
+fn uplink() -> impl Strategy<Value = UplinkIntent> {
+    let value = prop_oneof![
+        any::<u32>().prop_map(BondValue::Number),
+        ifname().prop_map(BondValue::Link),
+        mac().prop_map(BondValue::Mac),
+        vec(any::<std::net::Ipv4Addr>(), 0..3).prop_map(BondValue::Addresses),
+    ];
+    let option = (0..BondOption::ALL.len()).prop_map(|place| BondOption::ALL[place]);
+    let setting = (option, value).prop_map(|(option, value)| BondSetting { option, value });
+    let bond =
+        (ifname(), 0..7_u8, vec(setting, 0..4)).prop_map(|(name, mode, options)| BondIntent { name, mode, options });
+    (vec(ifname(), 0..3), option::of(bond), any::<Option<u16>>()).prop_map(|(interfaces, bond, vlan)| UplinkIntent {
+        interfaces,
+        bond,
+        vlan,
+    })
 }
 
 fn mode() -> impl Strategy<Value = CoordinatorMode> {
@@ -114,10 +130,8 @@ fn coordinate() -> impl Strategy<Value = CoordinateIntent> {
             veth_mtu: veth.2.1,
             host_rp_filter: veth.2.2,
         });
-    (conf, option::of(".{0,15}"), cluster).prop_map(|(conf, annotated_default_nic, cluster)| CoordinateIntent {
-        conf,
-        annotated_default_nic,
-        cluster,
+    (conf, option::of(".{0,15}"), cluster, option::of(mac())).prop_map(|(conf, annotated_default_nic, cluster, mac)| {
+        CoordinateIntent { conf, annotated_default_nic, cluster, mac }
     })
 }
 
@@ -129,7 +143,14 @@ fn attachment() -> impl Strategy<Value = Attachment> {
     let network_name = "[a-z0-9]{1,30}".prop_map(|text| text.parse::<NetworkName>().unwrap());
     (
         (key(), network_name, pod(), any::<(u32, u64, bool, bool, bool)>()),
-        (vec(address, 0..3), vec(route, 0..5), option::of(link()), option::of(foreign), option::of(coordinate())),
+        (
+            vec(address, 0..3),
+            vec(route, 0..5),
+            option::of(link()),
+            option::of(foreign),
+            option::of(coordinate()),
+            option::of(uplink()),
+        ),
     )
         .prop_map(|((key, network, pod, (ordinal, generation, allocated, link_wanted, closing)), parts)| {
             Attachment {
@@ -145,6 +166,7 @@ fn attachment() -> impl Strategy<Value = Attachment> {
                 link_wanted,
                 foreign_link: parts.3,
                 coordinate: parts.4,
+                uplink: parts.5,
                 closing,
             }
         })

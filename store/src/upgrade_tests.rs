@@ -68,6 +68,7 @@ fn content() -> Change {
             link_wanted: false,
             foreign_link: None,
             coordinate: None,
+            uplink: None,
             closing: number % 2 == 1,
         };
         change = change.put_sandbox(&sandbox).put_attachment(&attachment).put_allocation(allocation);

@@ -22,14 +22,14 @@ fn it_installs_itself_under_the_plugins_names() {
     let bin = folder.path().join("opt/bin");
     let (code, ran) = install(&bin, &[]);
     assert_eq!(code, Some(0), "{}", ran.stderr);
-    assert_eq!(ran.stdout.lines().filter(|line| line.ends_with(": installed")).count(), 3, "{}", ran.stdout);
-    for name in ["spiderpool", "coordinator", "macvlan"] {
+    assert_eq!(ran.stdout.lines().filter(|line| line.ends_with(": installed")).count(), 5, "{}", ran.stdout);
+    for name in ["spiderpool", "coordinator", "macvlan", "ipvlan", "ifacer"] {
         let file = bin.join(name);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o755);
         let version = Command::new(&file).env_clear().env("CNI_COMMAND", "VERSION").output().unwrap();
         assert!(version.status.success());
     }
-    assert_eq!(fs::read_dir(&bin).unwrap().count(), 3, "nothing temporary is left");
+    assert_eq!(fs::read_dir(&bin).unwrap().count(), 5, "nothing temporary is left");
 }
 
 #[test]

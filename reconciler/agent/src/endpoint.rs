@@ -71,6 +71,8 @@ fn detail(attachment: &Attachment) -> IpAllocationDetail {
     detail.routes = further
         .filter_map(|route| Some(Route { dst: route.dst.to_string(), gw: route.gateway?.to_string() }))
         .collect();
-    detail.mac = attachment.link.as_ref().map(|link| link.mac.to_string());
+    let by_prefix = || attachment.coordinate.as_ref().and_then(|coordinate| coordinate.mac);
+    let mac = attachment.link.as_ref().map_or_else(by_prefix, |link| link.mac);
+    detail.mac = mac.map(|mac| mac.to_string());
     detail
 }

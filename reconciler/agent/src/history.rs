@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use schemas::history::{HistoryEntry, HistoryEvent};
-use schemas::intent::Attachment;
+use schemas::intent::{Attachment, LinkKindIntent};
 use schemas::name::ContainerId;
 use store::Change;
 
@@ -161,8 +161,11 @@ fn events(before: Option<&SandboxRecords>, update: &Update) -> Vec<HistoryEvent>
 fn wanted(attachment: &Attachment) -> String {
     let mut parts = vec![format!("network {}", attachment.network)];
     if let Some(link) = attachment.link.as_ref().filter(|_| attachment.link_wanted) {
-        let schemas::intent::LinkKindIntent::Macvlan(mode) = link.kind;
-        parts.push(format!("macvlan ({mode:?}) on {}", link.master).to_lowercase());
+        let kind = match link.kind {
+            LinkKindIntent::Macvlan(mode) => format!("macvlan ({mode:?})").to_lowercase(),
+            LinkKindIntent::Ipvlan(mode) => format!("ipvlan ({mode:?})").to_lowercase(),
+        };
+        parts.push(format!("{kind} on {}", link.master));
     }
     for assigned in &attachment.addresses {
         match assigned.pool.as_str() {
@@ -173,6 +176,10 @@ fn wanted(attachment: &Attachment) -> String {
     for route in &attachment.routes {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         parts.push(format!("route {}{via}", route.dst));
+    }
+    if let Some(uplink) = &attachment.uplink {
+        let name = uplink.vlan_name().or(uplink.base().map(ToString::to_string)).unwrap_or_default();
+        parts.push(format!("uplink {name}"));
     }
     if attachment.coordinate.is_some() {
         parts.push("routes in order".to_owned());

@@ -32,6 +32,7 @@ fn attachment(number: usize) -> Attachment {
         link_wanted: false,
         foreign_link: None,
         coordinate: None,
+        uplink: None,
         closing: false,
     }
 }

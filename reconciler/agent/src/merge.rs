@@ -158,6 +158,7 @@ mod tests {
             link_wanted: false,
             foreign_link: None,
             coordinate: None,
+            uplink: None,
             closing: false,
         };
         let (address, state) = (address.parse().unwrap(), AllocationState::Held);

@@ -1,12 +1,12 @@
 //! The node's own state: the rule, table and neighbours that lead to the pods, and the facts that plans are made of. One
 //! task looks after it; whoever needs it done asks and waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use plan::{Desired, NodeFacts, Observed, Prune, Step, diff};
+use plan::{Desired, NodeFacts, Observed, Prune, Step, diff, merge_links};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -32,6 +32,10 @@ pub struct NodeState {
     /// Somebody waits for the next pass.
     awaited: Notify,
     is_contested: AtomicBool,
+    /// Whose turn it is to ask for an uplink.
+    uplinks: tokio::sync::Mutex<()>,
+    /// Of the last pass, the steps that the kernel refused, and why.
+    refused: Mutex<BTreeMap<String, String>>,
 }
 
 impl Default for NodeState {
@@ -48,6 +52,8 @@ impl Default for NodeState {
             wake: Notify::new(),
             awaited: Notify::new(),
             is_contested: AtomicBool::new(false),
+            uplinks: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 }
@@ -83,6 +89,11 @@ impl NodeState {
         self.is_contested.load(Ordering::Acquire)
     }
 
+    /// Whose turn it is to ask for an uplink.
+    pub fn uplinks(&self) -> &tokio::sync::Mutex<()> {
+        &self.uplinks
+    }
+
     /// The node needs a look.
     pub fn mark(&self) -> u64 {
         let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
@@ -107,7 +118,11 @@ impl NodeState {
         }
         self.passed().await;
         let left = diff(part, &self.observed(), Prune::No);
-        let steps = left.steps.iter().map(|step| format!("on the node: still to do: {step}"));
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let steps = left.steps.iter().map(ToString::to_string).map(|step| match refused.get(&step) {
+            Some(error) => format!("on the node: {step}: {error}"),
+            None => format!("on the node: still to do: {step}"),
+        });
         left.blocked.iter().map(|text| format!("on the node: {text}")).chain(steps).collect::<Vec<_>>().join("; ")
     }
 
@@ -170,7 +185,10 @@ async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
     let mut pause = None;
     match joined.map_err(|error| error.to_string()).and_then(|result| result) {
         Ok((observed, steps)) => {
-            pause = report(agent, &mut memory.fight, &steps, is_new);
+            let refused = agent.node.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let done: Vec<String> =
+                steps.iter().map(ToString::to_string).filter(|step| !refused.contains_key(step)).collect();
+            pause = report(agent, &mut memory.fight, &done, is_new);
             if prune == Prune::Yes {
                 borrowed::settle(agent, &needed, &observed.sysctls).await;
             }
@@ -178,6 +196,11 @@ async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
             let mut pace = agent.node.pace.lock().unwrap_or_else(PoisonError::into_inner);
             pace.looked(has_new_facts || !steps.is_empty(), Instant::now());
             drop(pace);
+            let is_made = |step: &Step| matches!(step, Step::CreateLink(_)) && !refused.contains_key(&step.to_string());
+            if steps.iter().any(is_made) {
+                // Links of pods that could not be made without it.
+                agent.mark_all_sandboxes();
+            }
             if has_new_facts {
                 agent.rollout.wake();
                 match prune {
@@ -202,11 +225,10 @@ async fn look(agent: &Arc<Agent>, memory: &mut Memory) -> Option<Duration> {
 }
 
 /// Counts and tells what was done; the wait before the next pass, in a fight.
-fn report(agent: &Agent, fight: &mut Fight, steps: &[Step], is_new: bool) -> Option<Duration> {
+fn report(agent: &Agent, fight: &mut Fight, steps: &[String], is_new: bool) -> Option<Duration> {
     if steps.is_empty() {
         return None;
     }
-    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
     agent.metrics.steps.inc_by(steps.len() as u64);
     if is_new {
         tracing::debug!(?steps, "applied on the node");
@@ -236,8 +258,7 @@ pub fn wanted(agent: &Agent) -> Desired {
         all.neighbours.extend(plan.node.neighbours.iter().cloned());
         all.sysctls.extend(plan.node.sysctls.clone());
     }
-    all.links.sort();
-    all.links.dedup();
+    merge_links(&mut all.links);
     all.routes.sort();
     all.routes.dedup();
     all.rules.sort();
@@ -262,13 +283,17 @@ fn reconcile(agent: &Agent, wanted: &Desired, prune: Prune) -> Result<(Observed,
     let observed = pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())?;
     let steps = diff(wanted, &observed, prune).steps;
     if steps.is_empty() {
+        agent.node.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
         return Ok((observed, steps));
     }
+    let mut refused = BTreeMap::new();
     for (result, step) in pass.apply(&steps).into_iter().zip(&steps) {
         if let Err(error) = result {
             tracing::debug!(%step, %error, "refused on the node");
+            refused.insert(step.to_string(), error.to_string());
         }
     }
+    *agent.node.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     let observed = pass.observe_node(&tables, &sysctls).map_err(|error| error.to_string())?;
     Ok((observed, steps))
 }

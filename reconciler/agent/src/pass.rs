@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink::ObserveError;
-use plan::{Desired, Diff, Observed, Plan, PlanInput, Prune, Step, diff, plan};
+use plan::{Desired, Diff, Observed, Plan, PlanInput, Prune, Step, diff, ownership, plan};
 use schemas::intent::{Attachment, CoordinatorSettings, Outcome};
 use schemas::name::ContainerId;
 
@@ -181,13 +181,30 @@ fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: 
     };
     register(agent, records, &pass);
     let watched = Watched::of(records, desired);
-    match rounds(&mut pass, &watched, desired, prune) {
+    let ended = rounds(&mut pass, &watched, desired, prune);
+    if let Ok(reconciled) = &ended {
+        announce(&pass, &reconciled.steps, desired);
+    }
+    match ended {
         // Of a sandbox that is being taken down, links go that the default CNI's routes would be put back on.
         Ok(reconciled) if records.is_withdrawn() && !reconciled.has_left => {
             Reconciled { error: String::new(), ..reconciled }
         }
         Ok(reconciled) => reconciled,
         Err(error) => unreachable(error.to_string()),
+    }
+}
+
+/// Neighbours still have the address of before where one was changed. Links that were made anew are announced by the
+/// kernel when they go up.
+fn announce(pass: &netlink::Pass, steps: &[Step], desired: &Desired) {
+    for step in steps {
+        let Step::SetLinkMac { dev, .. } = step else { continue };
+        let addresses = desired.addresses.iter().filter(|address| address.dev == *dev);
+        let addresses: Vec<IpAddr> = addresses.map(|address| address.address.ip()).collect();
+        if !addresses.is_empty() {
+            pass.announce(dev, addresses);
+        }
     }
 }
 
@@ -354,7 +371,10 @@ fn is_clean(attachment: &Attachment, observed: &Observed) -> bool {
         .iter()
         .any(|assigned| observed.addresses.iter().any(|found| found.address.ip() == assigned.address.ip()));
     let has_link = attachment.link.as_ref().is_some_and(|intent| {
-        observed.links.iter().any(|link| link.name == attachment.key.ifname.as_str() && link.mac == Some(intent.mac))
+        observed
+            .links
+            .iter()
+            .any(|link| link.name == attachment.key.ifname.as_str() && ownership::is_as_made(link, intent))
     });
     !has_address && !has_link
 }

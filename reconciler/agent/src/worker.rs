@@ -259,12 +259,17 @@ impl Agent {
         }
     }
 
-    /// All sandboxes need a look.
+    /// All sandboxes and the node need a look.
     pub fn mark_all(self: &Arc<Self>) {
+        self.mark_all_sandboxes();
+        self.node.mark();
+    }
+
+    /// All sandboxes need a look.
+    pub fn mark_all_sandboxes(self: &Arc<Self>) {
         for records in self.ledger.sandboxes() {
             self.mark(&records.sandbox.container, Cause::Resync);
         }
-        self.node.mark();
     }
 
     /// Those sandboxes need a look whose plan is no longer the one that their last pass followed.

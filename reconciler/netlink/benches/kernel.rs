@@ -69,12 +69,12 @@ fn make_links(pass: &mut Pass, rounds: u64) -> Duration {
                 master: "uplink0".parse().expect("a name"),
                 master_in_container: false,
                 mtu: None,
-                mac: Mac([2, 0, 0, 0, 0, 1]),
+                mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             },
             alias: "dragline:bench/net1".into(),
         },
-        tx_queue_len: None,
         mac: None,
+        tx_queue_len: None,
     };
     let step = [Step::CreateLink(wanted)];
     let mut total = Duration::ZERO;

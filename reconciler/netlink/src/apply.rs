@@ -12,8 +12,8 @@ use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use plan::desired::{DesiredLink, LinkOrigin, PairIntent};
 use plan::object::{Link, LinkKind};
+use plan::ownership;
 use plan::step::Step;
-use schemas::intent::{LinkIntent, LinkKindIntent};
 
 use crate::exchange::{ExchangeError, Request};
 use crate::link::State;
@@ -68,6 +68,9 @@ pub enum StepError {
     /// The step asks for what is never done.
     #[error("{0}")]
     NeverDone(&'static str),
+    /// A bond's option cannot be set.
+    #[error("bond option: {0}")]
+    Option(String),
     /// A sysctl could not be written.
     #[error("writing sysctl {path}: {source}")]
     Sysctl {
@@ -90,7 +93,11 @@ impl StepError {
         match self {
             Self::Kernel(_) | Self::Renamed { .. } | Self::NoLink { .. } | Self::Withheld => true,
             Self::Namespace(error) => error.is_retryable(),
-            Self::NoMaster { .. } | Self::NameTaken { .. } | Self::NeverDone(_) | Self::Sysctl { .. } => false,
+            Self::NoMaster { .. }
+            | Self::NameTaken { .. }
+            | Self::NeverDone(_)
+            | Self::Option(_)
+            | Self::Sysctl { .. } => false,
         }
     }
 }
@@ -123,6 +130,8 @@ fn kind(step: &Step) -> Kind {
         Step::CreateLink(_)
         | Step::RenameLink { .. }
         | Step::DeleteLink { .. }
+        | Step::EnslaveLink { .. }
+        | Step::SetBond { .. }
         | Step::SetSysctl { .. }
         | Step::SetFilter(_)
         | Step::DeleteFilter => Kind::Alone,
@@ -174,7 +183,7 @@ impl Pass {
         outcomes
     }
 
-    fn links(&mut self) -> Result<Links, ExchangeError> {
+    pub(crate) fn links(&mut self) -> Result<Links, ExchangeError> {
         let mut last = ExchangeError::Interrupted;
         for _ in 0..8 {
             match link::list(self.exchange()) {
@@ -220,7 +229,15 @@ impl Pass {
 
     fn apply_alone(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::CreateLink(link) => self.create_link(link),
+            Step::CreateLink(link) => match &link.origin {
+                LinkOrigin::Uplink(kind) => self.create_uplink(&link.name, kind),
+                LinkOrigin::Made { .. }
+                | LinkOrigin::Pair { .. }
+                | LinkOrigin::PairEnd { .. }
+                | LinkOrigin::Found(_) => self.create_link(link),
+            },
+            Step::EnslaveLink { dev, bond } => self.enslave(dev, bond),
+            Step::SetBond { dev, options } => self.set_bond(dev, options),
             Step::RenameLink { index, from, to } => self.rename_link(*index, from, to),
             Step::DeleteLink { dev, index } => self.delete_link(dev, *index),
             Step::SetSysctl { path, value } => self.set_sysctl(path, value),
@@ -237,7 +254,7 @@ impl Pass {
             LinkOrigin::PairEnd { .. } => {
                 return Err(StepError::NeverDone("the node's end of a pair is made together with the pod's"));
             }
-            LinkOrigin::Found(_) => {
+            LinkOrigin::Found(_) | LinkOrigin::Uplink(_) => {
                 return Err(StepError::NeverDone("a link of another plugin is never made by dragline"));
             }
         };
@@ -261,7 +278,7 @@ impl Pass {
             _ => {}
         }
         let found = link::find(self.exchange(), &wanted.name)?;
-        if !is_made_by(&found, intent) {
+        if !found.kind.is(&intent.kind) || !ownership::is_as_made(&found, intent) {
             return Err(StepError::NameTaken {
                 dev: wanted.name.clone(),
                 place: self.place().to_owned(),
@@ -354,18 +371,18 @@ impl Pass {
         written.map_err(|source| StepError::Sysctl { path: path.to_owned(), source })
     }
 
-    fn change(&mut self, requests: Vec<Request>) -> Vec<Result<(), ExchangeError>> {
+    pub(crate) fn change(&mut self, requests: Vec<Request>) -> Vec<Result<(), ExchangeError>> {
         self.kernel().count_changes(requests.len());
         self.exchange().change(requests)
     }
 
-    fn change_one(&mut self, request: Request) -> Result<(), StepError> {
+    pub(crate) fn change_one(&mut self, request: Request) -> Result<(), StepError> {
         let answers: Result<(), ExchangeError> = self.change(vec![request]).into_iter().collect();
         Ok(answers?)
     }
 }
 
-type Links = BTreeMap<String, Link>;
+pub(crate) type Links = BTreeMap<String, Link>;
 
 enum Prepared {
     Sent,
@@ -414,6 +431,8 @@ fn prepare(step: &Step, links: &Links, place: &str) -> Result<Option<Request>, S
         Step::CreateLink(_)
         | Step::RenameLink { .. }
         | Step::DeleteLink { .. }
+        | Step::EnslaveLink { .. }
+        | Step::SetBond { .. }
         | Step::SetSysctl { .. }
         | Step::SetFilter(_)
         | Step::DeleteFilter => None,
@@ -430,6 +449,8 @@ fn is_done(step: &Step, errno: Errno) -> bool {
         Step::SetLinkAlias { .. }
         | Step::SetLinkMtu { .. }
         | Step::SetLinkMac { .. }
+        | Step::EnslaveLink { .. }
+        | Step::SetBond { .. }
         | Step::SetLinkQueue { .. }
         | Step::SetLinkUp { .. }
         | Step::SetNeighbour(_)
@@ -446,15 +467,10 @@ fn text_of(link: &Link) -> String {
     format!("{:?}{}", link.kind, link.mac.map_or_else(String::new, |mac| format!(", {mac}")))
 }
 
-fn is_made_by(found: &Link, intent: &LinkIntent) -> bool {
-    let LinkKindIntent::Macvlan(mode) = intent.kind;
-    found.kind == LinkKind::Macvlan(mode) && found.mac == Some(intent.mac)
-}
-
 fn find_master(
     found: Result<Link, ExchangeError>,
     wanted: &DesiredLink,
-    intent: &LinkIntent,
+    intent: &schemas::intent::LinkIntent,
     place: &str,
 ) -> Result<u32, StepError> {
     match found {

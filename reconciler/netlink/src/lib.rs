@@ -11,6 +11,7 @@
 //! - An observation is whole or an error ([`observe`]); applying is idempotent ([`apply`]).
 //! - Calls block (microseconds); events are awaited, and so is what neighbours say ([`Kernel::detect`]).
 
+mod announce;
 pub mod apply;
 pub mod attributes;
 pub mod events;
@@ -29,6 +30,7 @@ mod neighbour;
 mod route;
 mod rule;
 mod sysctl;
+mod uplink;
 
 pub use apply::StepError;
 pub use events::{Event, EventKind, EventScope, Events, EventsError};

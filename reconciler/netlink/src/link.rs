@@ -4,27 +4,31 @@ use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage, MacVlanMode,
+    InfoData, InfoIpVlan, InfoKind, InfoVeth, IpVlanMode, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
+    MacVlanMode,
 };
 use plan::desired::PairIntent;
 use plan::object::{Link, LinkKind};
-use rtnetlink::{LinkMacVlan, LinkUnspec};
-use schemas::intent::{LinkIntent, LinkKindIntent, MacvlanMode};
+use rtnetlink::{LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec};
+use schemas::intent::{IpvlanMode, LinkIntent, LinkKindIntent, MacvlanMode};
 use schemas::name::Mac;
 
-use crate::attributes::{Attributes, Malformed, split, text_of, u32_at, u32_of};
+use crate::attributes::{Attributes, Malformed, split, text_of, u16_at, u32_at, u32_of};
 use crate::exchange::{Exchange, ExchangeError, Request};
+use crate::uplink;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
 const IFF_UP: u32 = 1;
 
 /// Asks for all links, without their counters.
@@ -46,6 +50,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Link, Malformed> {
         up: u32_at(header, 8) & IFF_UP != 0,
         alias: None,
         lower: None,
+        master: None,
         tx_queue_len: 0,
     };
     for attribute in attributes {
@@ -54,6 +59,7 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Link, Malformed> {
             (IFLA_IFNAME, value) => link.name = text_of(value),
             (IFLA_MTU, value) => link.mtu = u32_of(value)?,
             (IFLA_LINK, value) => link.lower = Some(u32_of(value)?),
+            (IFLA_MASTER, value) => link.master = Some(u32_of(value)?),
             (IFLA_TXQLEN, value) => link.tx_queue_len = u32_of(value)?,
             (IFLA_IFALIAS, value) => link.alias = Some(text_of(value)).filter(|alias| !alias.is_empty()),
             (IFLA_LINKINFO, value) => link.kind = parse_kind(value)?,
@@ -72,9 +78,18 @@ fn parse_kind(information: &[u8]) -> Result<LinkKind, Malformed> {
             _ => {}
         }
     }
-    if name != "macvlan" {
-        return Ok(if name == "veth" { LinkKind::Veth } else { LinkKind::Other(name) });
+    match name.as_str() {
+        "macvlan" => parse_macvlan(details).map(|mode| mode.map_or(LinkKind::Other(name), LinkKind::Macvlan)),
+        "ipvlan" => parse_ipvlan(details).map(|mode| mode.map_or(LinkKind::Other(name), LinkKind::Ipvlan)),
+        "veth" => Ok(LinkKind::Veth),
+        "vlan" => uplink::parse_vlan(details),
+        "bond" => uplink::parse_bond(details),
+        _ => Ok(LinkKind::Other(name)),
     }
+}
+
+/// None is a mode that dragline never makes.
+fn parse_macvlan(details: &[u8]) -> Result<Option<MacvlanMode>, Malformed> {
     for attribute in Attributes(details) {
         if let (IFLA_MACVLAN_MODE, value) = attribute? {
             let mode = match MacVlanMode::from(u32_of(value)?) {
@@ -85,10 +100,28 @@ fn parse_kind(information: &[u8]) -> Result<LinkKind, Malformed> {
                 // `source` and what is yet to come: never made by dragline.
                 _ => break,
             };
-            return Ok(LinkKind::Macvlan(mode));
+            return Ok(Some(mode));
         }
     }
-    Ok(LinkKind::Other(name))
+    Ok(None)
+}
+
+/// None is a mode that dragline never makes.
+fn parse_ipvlan(details: &[u8]) -> Result<Option<IpvlanMode>, Malformed> {
+    for attribute in Attributes(details) {
+        if let (IFLA_IPVLAN_MODE, value) = attribute? {
+            if value.len() < 2 {
+                return Err(Malformed::Bytes("an ipvlan without a whole mode"));
+            }
+            return Ok(match u16_at(value, 0) {
+                0 => Some(IpvlanMode::L2),
+                1 => Some(IpvlanMode::L3),
+                2 => Some(IpvlanMode::L3s),
+                _ => None,
+            });
+        }
+    }
+    Ok(None)
 }
 
 /// All links of the socket's namespace.
@@ -118,8 +151,30 @@ pub(crate) fn create(
     tx_queue_len: Option<u32>,
     target: Option<std::os::fd::RawFd>,
 ) -> Request {
-    let LinkKindIntent::Macvlan(mode) = intent.kind;
-    let mut link = LinkMacVlan::new(name, master, macvlan_mode(mode)).address(intent.mac.0.to_vec());
+    let message = match intent.kind {
+        LinkKindIntent::Macvlan(mode) => {
+            let link = LinkMacVlan::new(name, master, macvlan_mode(mode));
+            with_properties(link, intent, tx_queue_len, target)
+        }
+        LinkKindIntent::Ipvlan(mode) => {
+            let mode = InfoIpVlan::Mode(ipvlan_mode(mode));
+            let link = LinkMessageBuilder::<LinkIpVlan>::new(name).link(master).append_info_data(mode);
+            with_properties(link, intent, tx_queue_len, target)
+        }
+    };
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn with_properties<T>(
+    mut link: LinkMessageBuilder<T>,
+    intent: &LinkIntent,
+    tx_queue_len: Option<u32>,
+    target: Option<std::os::fd::RawFd>,
+) -> LinkMessage {
+    // A link that shares its uplink's takes none when it is made.
+    if let Some(mac) = intent.mac.filter(|_| !intent.kind.shares_mac()) {
+        link = link.address(mac.0.to_vec());
+    }
     if let Some(mtu) = intent.mtu {
         link = link.mtu(mtu);
     }
@@ -129,7 +184,15 @@ pub(crate) fn create(
     if let Some(descriptor) = target {
         link = link.setns_by_fd(descriptor);
     }
-    Request { message: RouteNetlinkMessage::NewLink(link.build()), flags: NLM_F_CREATE | NLM_F_EXCL }
+    link.build()
+}
+
+fn ipvlan_mode(mode: IpvlanMode) -> IpVlanMode {
+    match mode {
+        IpvlanMode::L2 => IpVlanMode::L2,
+        IpvlanMode::L3 => IpVlanMode::L3,
+        IpvlanMode::L3s => IpVlanMode::L3S,
+    }
 }
 
 /// Makes a veth pair: this end in the namespace of the descriptor, the other in the socket's own.
@@ -170,6 +233,21 @@ pub(crate) fn set(index: u32, attributes: Vec<LinkAttribute>) -> Request {
     let mut message = LinkUnspec::new_with_index(index).build();
     message.attributes = attributes;
     Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// Gives a link another mode.
+#[cfg(feature = "testbed")]
+pub(crate) fn set_mode(index: u32, kind: &LinkKindIntent) -> Request {
+    let mut message = match kind {
+        LinkKindIntent::Macvlan(mode) => LinkMacVlan::new("", 0, macvlan_mode(*mode)).build(),
+        LinkKindIntent::Ipvlan(mode) => {
+            let mode = InfoIpVlan::Mode(ipvlan_mode(*mode));
+            LinkMessageBuilder::<LinkIpVlan>::new("").append_info_data(mode).build()
+        }
+    };
+    message.header.index = index;
+    message.attributes.retain(|attribute| matches!(attribute, LinkAttribute::LinkInfo(_)));
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }
 
 /// Sets a link up or down.

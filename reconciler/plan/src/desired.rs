@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 use schemas::intent::{LinkIdentity, LinkIntent};
-use schemas::name::Mac;
+use schemas::name::{IfName, Mac};
+use schemas::uplink::{BondIntent, UplinkIntent};
 use serde::{Deserialize, Serialize};
 
 use crate::filter::FilterTable;
@@ -41,11 +42,10 @@ pub struct DesiredLink {
     pub name: String,
     /// Who makes it.
     pub origin: LinkOrigin,
+    /// The hardware address that a link of another plugin is given; one of ours has it in its intent.
+    pub mac: Option<Mac>,
     /// The transmit queue's length, where one is asked for.
     pub tx_queue_len: Option<u32>,
-    /// The hardware address that it is to get, where it is found by another one.
-    #[serde(default)]
-    pub mac: Option<Mac>,
 }
 
 /// Who makes a link. Either way it is to have its name and to be up.
@@ -72,8 +72,57 @@ pub enum LinkOrigin {
         /// `ip link set alias`.
         alias: String,
     },
-    /// Another plugin did: never created, changed or deleted by us beyond name, state and hardware address.
+    /// Another plugin did: never created, changed or deleted by us beyond name, state and what is asked for here.
     Found(LinkIdentity),
+    /// A link of the node that pods stand on.
+    Uplink(Uplink),
+}
+
+/// A link of the node that pods stand on. One that was there before is used as it is, and never deleted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Uplink {
+    /// A VLAN sub-interface.
+    Vlan {
+        /// Of this link.
+        parent: IfName,
+        /// Its ID.
+        id: u16,
+    },
+    /// A bond.
+    Bond {
+        /// How.
+        intent: BondIntent,
+        /// Its slaves, where it is ours.
+        slaves: Vec<IfName>,
+    },
+    /// Hardware or another program's: only set up.
+    Present,
+}
+
+impl DesiredLink {
+    /// The links of an uplink, by name: those below it first.
+    pub fn of_uplink(uplink: &UplinkIntent) -> Vec<Self> {
+        let link = |name: String, kind| Self { name, origin: LinkOrigin::Uplink(kind), mac: None, tx_queue_len: None };
+        let mut links: Vec<Self> =
+            uplink.interfaces.iter().map(|name| link(name.to_string(), Uplink::Present)).collect();
+        if let Some(intent) = &uplink.bond {
+            let kind = Uplink::Bond { intent: intent.clone(), slaves: uplink.interfaces.clone() };
+            links.push(link(intent.name.to_string(), kind));
+        }
+        if let (Some(parent), Some(id), Some(name)) = (uplink.base(), uplink.vlan, uplink.vlan_name()) {
+            links.push(link(name, Uplink::Vlan { parent: parent.clone(), id }));
+        }
+        links
+    }
+}
+
+/// Puts what several sandboxes want of the node's links into one list: each once, and what one of them makes is there
+/// for the others.
+pub fn merge_links(links: &mut Vec<DesiredLink>) {
+    links.sort();
+    links.dedup();
+    let is_present = |link: &DesiredLink| link.origin == LinkOrigin::Uplink(Uplink::Present);
+    links.dedup_by(|later, first| later.name == first.name && is_present(later));
 }
 
 /// A veth pair from a pod to its node.

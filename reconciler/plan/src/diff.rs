@@ -12,7 +12,7 @@ mod view;
 
 use std::collections::BTreeSet;
 
-use crate::desired::{Desired, LinkOrigin};
+use crate::desired::{Desired, LinkOrigin, Uplink};
 use crate::object::{Link, LinkKind, Observed};
 use crate::step::Step;
 
@@ -62,7 +62,12 @@ impl Desired {
         let made: BTreeSet<&str> = self
             .links
             .iter()
-            .filter(|link| matches!(link.origin, LinkOrigin::Made { .. } | LinkOrigin::Pair { .. }))
+            .filter(|link| {
+                !matches!(
+                    link.origin,
+                    LinkOrigin::Found(_) | LinkOrigin::PairEnd { .. } | LinkOrigin::Uplink(Uplink::Present)
+                )
+            })
             .map(|link| link.name.as_str())
             .collect();
         let used = (self.links.iter().map(|link| link.name.as_str()))
@@ -84,6 +89,7 @@ impl Desired {
                 up: true,
                 alias: None,
                 lower: None,
+                master: None,
                 tx_queue_len: 0,
             }
         });

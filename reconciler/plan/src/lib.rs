@@ -25,11 +25,11 @@ mod show;
 pub mod step;
 pub mod tables;
 
-pub use desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, PairIntent, RoutePattern};
+pub use desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, PairIntent, RoutePattern, Uplink, merge_links};
 pub use diff::{Diff, Prune, diff};
 pub use drawing::{Picture, draw};
 pub use filter::FilterTable;
 pub use node::NodeFacts;
-pub use object::{Address, Link, LinkKind, Neighbour, Observed, Route, RouteKind, Rule, Scope};
+pub use object::{Address, Bond, Link, LinkKind, Neighbour, Observed, Route, RouteKind, Rule, Scope};
 pub use plan::{AUXILIARY_LINK, Plan, PlanInput, RP_FILTER, UNDERLAY_SYSCTLS, plan};
 pub use step::{Placement, Step};

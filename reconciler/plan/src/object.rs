@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use schemas::intent::MacvlanMode;
+use schemas::intent::{IpvlanMode, LinkKindIntent, MacvlanMode};
 use schemas::name::Mac;
+use schemas::uplink::BondOption;
 use serde::{Deserialize, Serialize};
 
 use crate::filter::FilterTable;
@@ -56,6 +57,9 @@ pub struct Link {
     pub alias: Option<String>,
     /// `IFLA_LINK`: the index of its lower link or peer, maybe in another namespace.
     pub lower: Option<u32>,
+    /// `IFLA_MASTER`: the index of the bond or bridge that it is in.
+    #[serde(default)]
+    pub master: Option<u32>,
     /// Length of the transmit queue.
     pub tx_queue_len: u32,
 }
@@ -65,10 +69,36 @@ pub struct Link {
 pub enum LinkKind {
     /// macvlan.
     Macvlan(MacvlanMode),
+    /// ipvlan.
+    Ipvlan(IpvlanMode),
+    /// A VLAN sub-interface by its ID; its parent is [`Link::lower`].
+    Vlan(u16),
+    /// A bond.
+    Bond(Bond),
     /// One end of a veth pair.
     Veth,
     /// Any other; the kernel's name of it, empty for real hardware.
     Other(String),
+}
+
+impl LinkKind {
+    /// Whether it is the kind that is asked for, mode included.
+    pub fn is(&self, intent: &LinkKindIntent) -> bool {
+        match (self, intent) {
+            (Self::Macvlan(found), LinkKindIntent::Macvlan(wanted)) => found == wanted,
+            (Self::Ipvlan(found), LinkKindIntent::Ipvlan(wanted)) => found == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// A bond as it is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Bond {
+    /// The kernel's number of its mode.
+    pub mode: u8,
+    /// Its options that are numbers.
+    pub numbers: BTreeMap<BondOption, u32>,
 }
 
 /// An address of a link.

@@ -7,6 +7,7 @@
 //!   that stand on a key that the plan claims for one route alone (a default put over ours).
 //! - Addresses: never deleted by protocol alone, see [`is_our_address`].
 
+use schemas::intent::LinkIntent;
 use schemas::name::AttachmentKey;
 
 use crate::desired::{Desired, LinkOrigin};
@@ -29,14 +30,35 @@ pub fn pair_alias() -> String {
     format!("{ALIAS_PREFIX}auxiliary")
 }
 
+/// The name of an uplink until it has its alias: one that was not finished is known by it, and one that has its final
+/// name without alias was there before.
+pub const UNFINISHED_UPLINK: &str = "dragline-uplink";
+
+/// The alias of a link of the node that we make for pods to stand on.
+pub fn uplink_alias(name: &str) -> String {
+    format!("{ALIAS_PREFIX}uplink/{name}")
+}
+
+/// A link that has an alias of ours.
+pub fn has_our_alias(link: &Link) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
+}
+
 /// A link that we made.
 pub fn is_our_link(link: &Link, desired: &Desired) -> bool {
-    link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
+    has_our_alias(link)
+        || link.name == UNFINISHED_UPLINK
         || desired.links.iter().chain(&desired.withdrawn_links).any(|wanted| match &wanted.origin {
-            LinkOrigin::Made { intent, .. } => link.mac == Some(intent.mac) && link.name == wanted.name,
+            LinkOrigin::Made { intent, .. } => link.name == wanted.name && is_as_made(link, intent),
             LinkOrigin::Pair { pair, .. } => link.mac == Some(pair.mac) && link.name == wanted.name,
-            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => false,
+            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) | LinkOrigin::Uplink(_) => false,
         })
+}
+
+/// A link that has what tells one of ours from others' of its name when its alias is missing: the hardware address that
+/// was decided for it, or, of a kind that takes over its uplink's, the kind.
+pub fn is_as_made(link: &Link, intent: &LinkIntent) -> bool {
+    if intent.kind.shares_mac() { link.kind.is(&intent.kind) } else { link.mac.is_some() && link.mac == intent.mac }
 }
 
 /// A route that we made.

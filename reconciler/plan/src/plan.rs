@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use schemas::intent::{Attachment, CoordinateIntent, CoordinatorMode, CoordinatorSettings, Sandbox};
+use schemas::intent::{Attachment, CoordinateIntent, CoordinatorMode, CoordinatorSettings, LinkKindIntent, Sandbox};
 use schemas::name::Mac;
 
-use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin};
+use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, merge_links};
 use crate::node::NodeFacts;
 use crate::object::{Address, Route, Rule, Scope};
 use crate::ownership;
@@ -63,6 +63,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
     let routed = Routed::of(input, &mut plan.notes);
     for attachment in input.attachments {
         own_objects(attachment, routed.as_ref(), &mut plan.pod);
+        plan.node.links.extend(attachment.uplink.iter().flat_map(DesiredLink::of_uplink));
     }
     match (&routed, &input.sandbox.baseline) {
         (Some(routed), _) => routed.write(&mut plan),
@@ -87,7 +88,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
 }
 
 fn sort(desired: &mut Desired) {
-    desired.links.sort();
+    merge_links(&mut desired.links);
     desired.withdrawn_links.sort();
     desired.addresses.sort();
     desired.addresses.dedup();
@@ -119,25 +120,27 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
     let tx_queue_len = settings.map(|settings| settings.tx_queue_len).filter(|length| *length > 0);
     if let Some(intent) = &attachment.link {
         let origin = LinkOrigin::Made { intent: intent.clone(), alias: ownership::alias(&attachment.key) };
-        let link = DesiredLink { name: name.clone(), origin, tx_queue_len, mac: None };
+        let link = DesiredLink { name: name.clone(), origin, mac: None, tx_queue_len };
         if attachment.link_wanted {
             // An address that was another pod's comes with another hardware address: neighbours are told when the link
             // goes up, as the reference plugin has it.
-            pod.sysctls.insert(format!("net/ipv4/conf/{name}/arp_notify"), "1".to_owned());
-            if has_family(attachment, Family::V6) {
+            let has_neighbours = match intent.kind {
+                LinkKindIntent::Macvlan(_) => true,
+                LinkKindIntent::Ipvlan(mode) => mode.has_neighbours(),
+            };
+            if has_neighbours {
+                pod.sysctls.insert(format!("net/ipv4/conf/{name}/arp_notify"), "1".to_owned());
+            }
+            if has_neighbours && has_family(attachment, Family::V6) {
                 pod.sysctls.insert(format!("net/ipv6/conf/{name}/ndisc_notify"), "1".to_owned());
             }
             pod.links.push(link);
         } else {
             pod.withdrawn_links.push(link);
         }
-    } else if let (Some(identity), true) = (attachment.foreign_link, attachment.coordinate.is_some()) {
-        pod.links.push(DesiredLink {
-            name: name.clone(),
-            origin: LinkOrigin::Found(identity),
-            tx_queue_len,
-            mac: None,
-        });
+    } else if let (Some(identity), Some(coordinate)) = (attachment.foreign_link, &attachment.coordinate) {
+        let origin = LinkOrigin::Found(identity);
+        pod.links.push(DesiredLink { name: name.clone(), origin, mac: coordinate.mac, tx_queue_len });
     }
     // Without a link of ours and without coordinator we only gave addresses: whoever asked puts them on the link.
     if !attachment.link_wanted && attachment.coordinate.is_none() {

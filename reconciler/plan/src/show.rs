@@ -4,9 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use schemas::intent::{LinkKindIntent, MacvlanMode};
+use schemas::intent::{IpvlanMode, LinkKindIntent, MacvlanMode};
+use schemas::uplink::{BondSetting, BondValue};
 
-use crate::desired::{DesiredLink, LinkOrigin, PairIntent};
+use crate::desired::{DesiredLink, LinkOrigin, PairIntent, Uplink};
 use crate::filter::TABLE;
 use crate::object::{Route, RouteKind, Rule, Scope};
 use crate::step::{Placement, Step};
@@ -132,6 +133,11 @@ impl Display for Step {
             Self::RenameLink { from, to, .. } => write!(f, "ip link set {from} name {to}"),
             Self::SetLinkMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
             Self::SetLinkMac { dev, mac } => write!(f, "ip link set {dev} address {mac}"),
+            Self::EnslaveLink { dev, bond } => write!(f, "ip link set {dev} down master {bond}"),
+            Self::SetBond { dev, options } => {
+                write!(f, "ip link set {dev} type bond")?;
+                options.iter().try_for_each(|setting| bond_setting(setting, f))
+            }
             Self::SetLinkQueue { dev, length } => write!(f, "ip link set {dev} txqueuelen {length}"),
             Self::SetLinkUp { dev } => write!(f, "ip link set {dev} up"),
             Self::DeleteLink { dev, .. } => write!(f, "ip link delete {dev}"),
@@ -169,9 +175,21 @@ fn create_link(link: &DesiredLink, f: &mut Formatter<'_>) -> fmt::Result {
             // `netns 1` is the namespace of the node's first process.
             return write!(f, " peer name {peer} netns 1 address {peer_mac} mtu {mtu}");
         }
-        LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => return write!(f, "ip link set {} up", link.name),
+        LinkOrigin::Uplink(Uplink::Vlan { parent, id }) => {
+            return write!(f, "ip link add {} link {parent} type vlan id {id}", link.name);
+        }
+        LinkOrigin::Uplink(Uplink::Bond { intent, .. }) => {
+            write!(f, "ip link add {} type bond mode {}", link.name, intent.mode)?;
+            return intent.options.iter().try_for_each(|setting| bond_setting(setting, f));
+        }
+        LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) | LinkOrigin::Uplink(Uplink::Present) => {
+            return write!(f, "ip link set {} up", link.name);
+        }
     };
-    write!(f, "ip link add {} link {} address {}", link.name, intent.master, intent.mac)?;
+    write!(f, "ip link add {} link {}", link.name, intent.master)?;
+    if let Some(mac) = intent.mac {
+        write!(f, " address {mac}")?;
+    }
     if let Some(mtu) = intent.mtu {
         write!(f, " mtu {mtu}")?;
     }
@@ -184,6 +202,27 @@ fn create_link(link: &DesiredLink, f: &mut Formatter<'_>) -> fmt::Result {
                 MacvlanMode::Passthru => "passthru",
             };
             write!(f, " type macvlan mode {mode}")
+        }
+        LinkKindIntent::Ipvlan(mode) => {
+            let mode = match mode {
+                IpvlanMode::L2 => "l2",
+                IpvlanMode::L3 => "l3",
+                IpvlanMode::L3s => "l3s",
+            };
+            write!(f, " type ipvlan mode {mode}")
+        }
+    }
+}
+
+fn bond_setting(setting: &BondSetting, f: &mut Formatter<'_>) -> fmt::Result {
+    write!(f, " {} ", setting.option.name())?;
+    match &setting.value {
+        BondValue::Number(number) => number.fmt(f),
+        BondValue::Link(name) => name.fmt(f),
+        BondValue::Mac(mac) => mac.fmt(f),
+        BondValue::Addresses(addresses) => {
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            f.write_str(&texts.join(","))
         }
     }
 }
@@ -275,13 +314,13 @@ mod tests {
             master: "ens192".parse().unwrap(),
             master_in_container: false,
             mtu: Some(1500),
-            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
         };
         let made = DesiredLink {
             name: "net1".into(),
             origin: LinkOrigin::Made { intent, alias: "dragline:c/net1".into() },
-            tx_queue_len: None,
             mac: None,
+            tx_queue_len: None,
         };
         let default = via(100, "0.0.0.0/0", Some("10.233.65.96"));
         let blackhole =
@@ -312,6 +351,10 @@ mod tests {
             ),
             (Step::RenameLink { index: 3, from: "x".into(), to: dev() }, "ip link set x name net1"),
             (Step::SetLinkMtu { dev: dev(), mtu: 9000 }, "ip link set net1 mtu 9000"),
+            (
+                Step::SetLinkMac { dev: dev(), mac: "0a:1b:0a:06:d4:ca".parse().unwrap() },
+                "ip link set net1 address 0a:1b:0a:06:d4:ca",
+            ),
             (Step::SetLinkQueue { dev: dev(), length: 500 }, "ip link set net1 txqueuelen 500"),
             (Step::SetLinkUp { dev: dev() }, "ip link set net1 up"),
             (Step::DeleteLink { dev: dev(), index: 3 }, "ip link delete net1"),

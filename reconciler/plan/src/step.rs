@@ -1,6 +1,7 @@
 //! One change of one kernel object; prints as the `ip` command that does the same.
 
 use schemas::name::Mac;
+use schemas::uplink::BondSetting;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::DesiredLink;
@@ -41,6 +42,20 @@ pub enum Step {
         dev: String,
         /// The address.
         mac: Mac,
+    },
+    /// Put it into a bond; it is down for that moment.
+    EnslaveLink {
+        /// Its name.
+        dev: String,
+        /// The bond's.
+        bond: String,
+    },
+    /// Set options of a bond of ours.
+    SetBond {
+        /// Its name.
+        dev: String,
+        /// Those that differ.
+        options: Vec<BondSetting>,
     },
     /// Set its transmit queue's length.
     SetLinkQueue {

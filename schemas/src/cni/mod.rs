@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod error;
+pub mod ifacer;
 pub mod netconf;
 pub mod result;
 pub mod version;

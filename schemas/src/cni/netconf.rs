@@ -110,6 +110,27 @@ pub struct MacvlanConf {
     pub args: ConfArgs,
 }
 
+/// The configuration of plugin `ipvlan`, as the reference plugin defines it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpvlanConf {
+    /// `master`: the uplink.
+    #[serde(default, deserialize_with = "empty_is_none")]
+    pub master: Option<IfName>,
+    /// `mode`.
+    #[serde(default, deserialize_with = "empty_is_default")]
+    pub mode: crate::intent::IpvlanMode,
+    /// `mtu`; 0 takes the uplink's.
+    #[serde(default)]
+    pub mtu: u32,
+    /// `linkInContainer`: the uplink is in the pod's namespace.
+    #[serde(default)]
+    pub link_in_container: bool,
+    /// `ipam`, of any type.
+    #[serde(default)]
+    pub ipam: Option<Value>,
+}
+
 /// `runtimeConfig`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct RuntimeConfig {
@@ -419,6 +440,7 @@ mod tests {
             let _ = serde_json::from_str::<CommonConf>(&text);
             let _ = serde_json::from_str::<CoordinatorConf>(&text).map(|conf| conf.overrides());
             let _ = serde_json::from_str::<MacvlanConf>(&text);
+            let _ = serde_json::from_str::<IpvlanConf>(&text);
         }
 
         #[test]

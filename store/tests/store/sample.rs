@@ -76,6 +76,7 @@ pub(crate) fn attachment(number: u32) -> Attachment {
         link_wanted: false,
         foreign_link: None,
         coordinate: None,
+        uplink: None,
         closing: false,
     }
 }

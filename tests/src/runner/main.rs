@@ -1,7 +1,10 @@
-//! The runner behind the cargo aliases `quickstart`, `verify`, `benchmarks` and `power-cuts`.
+//! The runner behind the cargo aliases `quickstart`, `verify`, `benchmarks`, `power-cuts` and
+//! `link-kinds`.
 
 mod benchmarks;
 mod checks;
+mod emulation;
+mod kinds;
 mod power_cuts;
 mod quickstart;
 mod verify;
@@ -10,10 +13,11 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
-       cargo verify                                          set up, formatting, lints, dependencies, all tests, power cuts
+       cargo verify                                          set up, formatting, lints, dependencies, all tests, power cuts, link kinds
        cargo benchmarks [-- --cluster | -o json]             whole processes against the reference plugins, and in a cluster
        cargo power-cuts [-- --rounds N | --seed N | --without-sync]
-                                                             the store on a machine whose power is cut";
+                                                             the store on a machine whose power is cut
+       cargo link-kinds                                      ipvlan, VLANs and bonds on a machine whose kernel has them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
         "verify" => verify::run(&rest),
         "benchmarks" => benchmarks::run(&rest),
         "power-cuts" => power_cuts::run(&rest),
+        "link-kinds" => kinds::run(&rest),
         _ => usage(&format!("{subcommand:?} is no subcommand")),
     }
 }

@@ -264,6 +264,7 @@ fn made(
         link: None,
         link_wanted: false,
         coordinate: None,
+        uplink: None,
         closing: false,
     };
     let attachments = (0..).zip(nics).map(attachment).collect();

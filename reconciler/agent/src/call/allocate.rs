@@ -316,6 +316,7 @@ pub(super) fn attachment(records: &mut SandboxRecords, place: &Place, given: &Gi
         link_wanted: known.is_some_and(|known| known.link_wanted),
         foreign_link: known.and_then(|known| known.foreign_link),
         coordinate: known.and_then(|known| known.coordinate.clone()),
+        uplink: known.and_then(|known| known.uplink.clone()),
         closing: false,
     };
     records.attachments.insert(place.key.ifname.clone(), attachment.clone());

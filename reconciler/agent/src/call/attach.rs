@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemas::cni::error::CniError;
 use schemas::cni::netconf::{DetectKeys, SpiderpoolIpam};
 use schemas::cni::result::{CniResult, ResultInterface};
-use schemas::intent::{AssignedAddress, Attachment, LinkIntent};
+use schemas::intent::{AssignedAddress, Attachment, LinkIntent, LinkKindIntent, NetnsIdentity};
 use schemas::name::{IfName, Mac};
 use schemas::wire::{Answer, AttachCall, AttachIpam};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use crate::agent::Agent;
 use crate::cluster;
 use crate::ledger::{SandboxRecords, Update};
 
-/// Answers ADD of `macvlan`.
+/// Answers ADD of `macvlan` and `ipvlan`.
 pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Instant) -> Result<Answer, CniError> {
     let container = call.place.key.container.clone();
     let netns = place::identify(agent, &call.place).await?;
@@ -47,6 +47,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
         attachment.allocated = given.addresses.iter().any(|assigned| !assigned.pool.is_empty());
         let wanted = link(&call, &master, known.as_ref()).inspect_err(|_| detection.give_back(&given))?;
         attachment.link = Some(wanted);
+        check_company(agent, &attachment).inspect_err(|_| detection.give_back(&given))?;
         attachment.link_wanted = true;
         attachment.foreign_link = None;
         if let Some(published) =
@@ -56,7 +57,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
             drop(turn);
             wait::converged(agent, &container, published.sandbox.generation, deadline).await?;
             detection.approves(&given.addresses).await?;
-            return Ok(Answer::Result(result(agent, &call, &attachment, &given)));
+            return Ok(Answer::Result(result(agent, &call, &netns, &attachment, &given).await?));
         }
         if detection.is_due(known.as_ref(), &given) {
             // The link first, without addresses: nobody is to hear of them before they are known to be free.
@@ -81,7 +82,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
         // Those that it had before are asked for as well.
         detection.approves(&given.addresses).await?;
         detection.succeeded(&given.addresses, is_late).await;
-        return Ok(Answer::Result(result(agent, &call, &attachment, &given)));
+        return Ok(Answer::Result(result(agent, &call, &netns, &attachment, &given).await?));
     }
 }
 
@@ -137,15 +138,16 @@ fn master(agent: &Agent, call: &AttachCall) -> Result<IfName, CniError> {
 fn link(call: &AttachCall, master: &IfName, known: Option<&Attachment>) -> Result<LinkIntent, CniError> {
     // A link made again is the same link: its hardware address is decided once.
     let known = known.and_then(|known| known.link.as_ref());
-    let mac = match call.mac.or(known.map(|known| known.mac)) {
+    let mac = match call.mac.or(known.and_then(|known| known.mac)) {
         Some(mac) if mac.0[0] & 1 == 1 => {
             return Err(CniError::new(
                 CniError::INVALID_CONFIG,
                 format!("mac {mac} is a group address: the lowest bit of its first byte must be 0"),
             ));
         }
-        Some(mac) => mac,
-        None => random_mac()?,
+        Some(mac) => Some(mac),
+        None if call.kind.shares_mac() => None,
+        None => Some(random_mac()?),
     };
     Ok(LinkIntent {
         kind: call.kind.clone(),
@@ -154,6 +156,31 @@ fn link(call: &AttachCall, master: &IfName, known: Option<&Attachment>) -> Resul
         mtu: call.mtu.filter(|mtu| *mtu > 0),
         mac,
     })
+}
+
+/// An uplink has macvlans or ipvlans, and these of one mode: what the kernel would refuse, or change for all of them.
+fn check_company(agent: &Agent, attachment: &Attachment) -> Result<(), CniError> {
+    let Some(link) = attachment.link.as_ref().filter(|link| !link.master_in_container) else { return Ok(()) };
+    let sandboxes = agent.ledger.sandboxes();
+    let others = sandboxes.iter().flat_map(|records| records.attachments.values());
+    let others = others.filter(|other| other.key != attachment.key && other.link_wanted);
+    for other in others {
+        let Some(company) = other.link.as_ref().filter(|it| it.master == link.master && !it.master_in_container) else {
+            continue;
+        };
+        let clash = match (&link.kind, &company.kind) {
+            (LinkKindIntent::Ipvlan(own), LinkKindIntent::Ipvlan(theirs)) if own != theirs => {
+                "ipvlans of another mode, and all of one uplink have one mode"
+            }
+            (LinkKindIntent::Ipvlan(_), LinkKindIntent::Macvlan(_)) => "macvlans, which no uplink has beside ipvlans",
+            (LinkKindIntent::Macvlan(_), LinkKindIntent::Ipvlan(_)) => "ipvlans, which no uplink has beside macvlans",
+            (LinkKindIntent::Ipvlan(_), LinkKindIntent::Ipvlan(_))
+            | (LinkKindIntent::Macvlan(_), LinkKindIntent::Macvlan(_)) => continue,
+        };
+        let text = format!("uplink {} has {clash} (of {}): choose another uplink or mode", link.master, other.key);
+        return Err(CniError::new(CniError::INVALID_CONFIG, text));
+    }
+    Ok(())
 }
 
 /// Locally administered, unicast.
@@ -165,21 +192,34 @@ pub(super) fn random_mac() -> Result<Mac, CniError> {
     Ok(Mac(bytes))
 }
 
-fn result(agent: &Agent, call: &AttachCall, attachment: &Attachment, given: &Given) -> CniResult {
+async fn result(
+    agent: &Agent,
+    call: &AttachCall,
+    netns: &NetnsIdentity,
+    attachment: &Attachment,
+    given: &Given,
+) -> Result<CniResult, CniError> {
     let mut result = allocate::result(given);
     for ip in &mut result.ips {
         ip.interface = Some(0);
     }
-    let mac = attachment.link.as_ref().map(|link| link.mac.to_string()).unwrap_or_default();
+    let mac = match attachment.link.as_ref().and_then(|link| link.mac) {
+        Some(mac) => Some(mac),
+        // Its uplink's.
+        None => place::observe(agent, netns, Vec::new())
+            .await?
+            .link(call.place.key.ifname.as_str())
+            .and_then(|link| link.mac),
+    };
     let mtu = attachment.link.as_ref().and_then(|link| {
         link.mtu.or_else(|| agent.node.observed().link(link.master.as_str()).map(|master| master.mtu))
     });
     result.interfaces = vec![ResultInterface {
         name: call.place.key.ifname.to_string(),
-        mac,
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
         mtu,
         sandbox: call.place.netns.clone().unwrap_or_default(),
         ..ResultInterface::default()
     }];
-    result
+    Ok(result)
 }

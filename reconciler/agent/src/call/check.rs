@@ -27,6 +27,7 @@ pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall) -> Result<Answe
         Part::Addresses => attachment.allocated,
         Part::Link => attachment.link_wanted,
         Part::Routes => attachment.coordinate.is_some(),
+        Part::Uplink => attachment.uplink.is_some(),
     };
     if !is_there {
         return Err(unknown());

@@ -57,6 +57,7 @@ fn has_part(attachment: &Attachment, part: Part) -> bool {
         Part::Addresses => attachment.allocated,
         Part::Link => attachment.link_wanted || attachment.allocated,
         Part::Routes => attachment.coordinate.is_some(),
+        Part::Uplink => attachment.uplink.is_some(),
     }
 }
 

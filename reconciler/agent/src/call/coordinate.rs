@@ -10,7 +10,7 @@ use schemas::cni::error::CniError;
 use schemas::cni::result::CniResult;
 use schemas::intent::{
     AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorMode, CoordinatorSettings,
-    HostPeer, LinkIdentity, RouteIntent, SysctlValue,
+    HostPeer, LinkIdentity, LinkKindIntent, RouteIntent, SysctlValue,
 };
 use schemas::name::IfName;
 use schemas::wire::{Answer, CoordinateCall};
@@ -75,10 +75,11 @@ pub(super) async fn coordinate(
     let catalogue = agent.catalogue();
     let annotated_default_nic = selection::pod_marks(&catalogue, &call.place.pod)
         .and_then(|marks| marks.annotations.get(selection::ANNOTATION_DEFAULT_NIC).cloned());
-    let intent = CoordinateIntent { conf: overrides, annotated_default_nic, cluster };
+    let intent = CoordinateIntent { conf: overrides, annotated_default_nic, cluster, mac: None };
     check_table(&intent.cluster, &intent)?;
     check_networks(&agent.node.facts(), &intent)?;
-    let attachment = attachment(agent, &records, &call, intent, &pod)?;
+    let mut attachment = attachment(agent, &records, &call, intent, &pod)?;
+    give_mac(&mut attachment, &pod)?;
     let addresses = attachment.addresses.clone();
     let mut detection = Detection::new(agent, &call.place, &netns, call.conf.detect(), deadline);
     detection.approves_new(&addresses).await?;
@@ -95,6 +96,32 @@ pub(super) async fn coordinate(
     wait::converged(agent, &container, generation, deadline).await?;
     detection.succeeded(&addresses, false).await;
     Ok(Answer::Done)
+}
+
+/// By `podMACPrefix` the NIC's hardware address is the prefix and the last four bytes of its first address
+/// (../spec/coordinator.md 4, item 14).
+fn give_mac(attachment: &mut Attachment, pod: &Observed) -> Result<(), CniError> {
+    let Some(coordinate) = &mut attachment.coordinate else { return Ok(()) };
+    let prefix = coordinate.conf.mac_prefix.or(coordinate.cluster.mac_prefix);
+    let (Some(prefix), Some(first)) = (prefix, attachment.addresses.first()) else { return Ok(()) };
+    let ifname = attachment.key.ifname.as_str();
+    let is_ipvlan = match &attachment.link {
+        Some(link) if attachment.link_wanted => matches!(link.kind, LinkKindIntent::Ipvlan(_)),
+        _ => pod.link(ifname).is_some_and(|link| matches!(link.kind, LinkKind::Ipvlan(_))),
+    };
+    if is_ipvlan {
+        let text = format!(
+            "podMACPrefix {prefix}: {ifname} is an ipvlan, which shares its uplink's hardware address: leave podMACPrefix \
+             away or make the NIC a macvlan"
+        );
+        return Err(CniError::new(CniError::FAILED, text));
+    }
+    let mac = Some(prefix.mac(first.address.ip()));
+    match &mut attachment.link {
+        Some(link) if attachment.link_wanted => link.mac = mac,
+        _ => coordinate.mac = mac,
+    }
+    Ok(())
 }
 
 fn check_table(cluster: &CoordinatorSettings, intent: &CoordinateIntent) -> Result<(), CniError> {
@@ -213,6 +240,7 @@ fn attachment(
         link_wanted: false,
         foreign_link: None,
         coordinate: None,
+        uplink: None,
         closing: false,
     });
     // Also addresses that are on their way back stay the attachment's own: their release is still to be verified.
@@ -230,7 +258,9 @@ fn attachment(
         let link = pod.link(ifname.as_str()).ok_or_else(|| {
             CniError::new(CniError::FAILED, format!("the pod has no {ifname}: the main plugin must come first"))
         })?;
-        attachment.foreign_link = link.mac.map(|mac| LinkIdentity { index: link.index, mac });
+        let known = attachment.foreign_link.filter(|known| known.index == link.index);
+        // Asked again, it may have the hardware address that it was given.
+        attachment.foreign_link = known.or(link.mac.map(|mac| LinkIdentity { index: link.index, mac }));
     }
     attachment.coordinate = Some(intent);
     attachment.generation = records.sandbox.generation;

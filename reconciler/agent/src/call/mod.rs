@@ -10,6 +10,7 @@ pub mod dump;
 pub(crate) mod explain;
 mod mode;
 mod place;
+mod uplink;
 mod wait;
 pub mod withdraw;
 
@@ -55,6 +56,7 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         Call::Allocate(call) => allocate::allocate(agent, call, deadline).await,
         Call::Attach(call) => attach::attach(agent, call, deadline).await,
         Call::Coordinate(call) => coordinate::coordinate(agent, call, deadline).await,
+        Call::Uplink(call) => uplink::uplink(agent, call, deadline).await,
         Call::Withdraw(withdrawal) => {
             withdraw::withdraw(agent, &withdrawal).await.map_err(|error| wait::not_recorded(&error))?;
             Ok(Answer::Done)

@@ -32,12 +32,13 @@ pub async fn withdraw(agent: &Arc<Agent>, withdrawal: &Withdrawal) -> Result<(),
 fn update(agent: &Agent, records: &SandboxRecords, attachment: &Attachment, part: Part) -> Option<Update> {
     let mut wanted = attachment.clone();
     wanted.closing = true;
-    wanted.coordinate = None;
     match part {
-        Part::Routes => {}
+        Part::Uplink => wanted.uplink = None,
+        Part::Routes => wanted.coordinate = None,
         // A main plugin or its IPAM that is asked to DEL takes the interface away: routing by it has no meaning left,
         // whether or not the configuration still names the coordinator.
         Part::Addresses | Part::Link => {
+            wanted.coordinate = None;
             wanted.allocated = false;
             wanted.link_wanted = false;
         }

@@ -10,6 +10,7 @@ mod world;
 use std::io;
 
 pub use lookup::KernelRoute;
+pub use netlink_packet_route::link::LinkAttribute;
 pub use scene::{End, Scene};
 pub use world::{Netns, enter_private_world};
 

@@ -1,5 +1,6 @@
 //! Links, addresses, routes, rules and neighbours made as any other program would make them.
 
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
@@ -11,14 +12,15 @@ use netlink_packet_route::rule::RuleAttribute;
 use plan::object::{Address, Link, Neighbour, Observed, Route, RouteKind, Rule, Scope};
 use plan::step::Placement;
 use rtnetlink::LinkBridge;
-use schemas::intent::{LinkIntent, LinkKindIntent, MacvlanMode};
+use schemas::intent::{IpvlanMode, LinkIntent, LinkKindIntent, MacvlanMode};
 use schemas::name::{IfName, Mac};
+use schemas::uplink::BondIntent;
 
 use super::{Netns, TestbedError};
 use crate::exchange::{Exchange, Request};
 use crate::link::State;
 use crate::observe::{self, RouteScope};
-use crate::{address, link, neighbour, route, rule, sysctl};
+use crate::{address, link, neighbour, route, rule, sysctl, uplink};
 
 /// `RTPROT_STATIC`: what scenes' routes and rules carry, as made by hand.
 const BY_HAND: u8 = 4;
@@ -93,8 +95,37 @@ impl Scene {
     pub fn macvlan(&mut self, name: &str, master: &IfName, mode: MacvlanMode, mac: Mac) -> Result<(), TestbedError> {
         let index = self.index(master.as_str())?;
         let kind = LinkKindIntent::Macvlan(mode);
-        let intent = LinkIntent { kind, master: master.clone(), master_in_container: true, mtu: None, mac };
+        let intent = LinkIntent { kind, master: master.clone(), master_in_container: true, mtu: None, mac: Some(mac) };
         self.change(format!("making macvlan {name} on {master}"), link::create(name, &intent, index, None, None))
+    }
+
+    /// An ipvlan on a link of the same namespace, down.
+    pub fn ipvlan(&mut self, name: &str, master: &IfName, mode: IpvlanMode) -> Result<(), TestbedError> {
+        let index = self.index(master.as_str())?;
+        let kind = LinkKindIntent::Ipvlan(mode);
+        let intent = LinkIntent { kind, master: master.clone(), master_in_container: true, mtu: None, mac: None };
+        self.change(format!("making ipvlan {name} on {master}"), link::create(name, &intent, index, None, None))
+    }
+
+    /// A VLAN sub-interface, down.
+    pub fn vlan(&mut self, name: &str, parent: &str, id: u16) -> Result<(), TestbedError> {
+        let index = self.index(parent)?;
+        self.change(format!("making VLAN {id} on {parent}"), uplink::create_vlan(name, index, id))
+    }
+
+    /// A bond without slaves, down.
+    pub fn bond(&mut self, name: &str, mode: u8) -> Result<(), TestbedError> {
+        let called = name.parse().map_err(|error| TestbedError::system("naming a bond", io::Error::other(error)))?;
+        let intent = BondIntent { name: called, mode, options: Vec::new() };
+        let request = uplink::create_bond(name, &intent, |_| None)
+            .map_err(|error| TestbedError::system("making a bond", io::Error::other(error)))?;
+        self.change(format!("making bond {name}"), request)
+    }
+
+    /// Changes the mode of a macvlan or ipvlan, as `ip link set dev LINK type KIND mode MODE` does.
+    pub fn set_mode(&mut self, link: &str, mode: &LinkKindIntent) -> Result<(), TestbedError> {
+        let index = self.index(link)?;
+        self.change(format!("setting the mode of {link}"), link::set_mode(index, mode))
     }
 
     /// Makes the link a port of the bridge.

@@ -213,7 +213,8 @@ fn apply(plan: &Plan, uplink: &IfName, pass: &mut netlink::Pass) {
         for wanted in &mut pod.links {
             match (&mut wanted.origin, observed.link(&wanted.name)) {
                 (LinkOrigin::Found(identity), Some(link)) => identity.index = link.index,
-                (LinkOrigin::Found(_), None) | (LinkOrigin::Pair { .. } | LinkOrigin::PairEnd { .. }, _) => {}
+                (LinkOrigin::Found(_), None)
+                | (LinkOrigin::Pair { .. } | LinkOrigin::PairEnd { .. } | LinkOrigin::Uplink(_), _) => {}
                 (LinkOrigin::Made { intent, .. }, _) => intent.master.clone_from(uplink),
             }
         }

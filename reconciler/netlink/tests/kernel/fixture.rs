@@ -111,11 +111,11 @@ pub(crate) fn macvlan(name: &str, master: &str, mac: Mac) -> DesiredLink {
                 master: master.parse().unwrap(),
                 master_in_container: false,
                 mtu: Some(1400),
-                mac,
+                mac: Some(mac),
             },
             alias: format!("dragline:test/{name}"),
         },
-        tx_queue_len: None,
         mac: None,
+        tx_queue_len: None,
     }
 }

@@ -87,12 +87,8 @@ fn name_taken() {
 fn never_made() {
     let pod = Pod::new("found");
     let found = LinkOrigin::Found(LinkIdentity { index: 9, mac: NEW_MAC });
-    let outcome = pod.apply(&[Step::CreateLink(DesiredLink {
-        name: "net1".into(),
-        origin: found,
-        tx_queue_len: None,
-        mac: None,
-    })]);
+    let wanted = DesiredLink { name: "net1".into(), origin: found, mac: None, tx_queue_len: None };
+    let outcome = pod.apply(&[Step::CreateLink(wanted)]);
     assert!(matches!(outcome[0], Err(StepError::NeverDone(_))), "{outcome:?}");
     assert_eq!(pod.kernel.changes_sent(), 0);
 }
@@ -104,6 +100,7 @@ fn attributes() {
     let steps = [
         Step::SetLinkAlias { dev: dev(), alias: "dragline:x/eth0".into() },
         Step::SetLinkMtu { dev: dev(), mtu: 1300 },
+        Step::SetLinkMac { dev: dev(), mac: NEW_MAC },
         Step::SetLinkQueue { dev: dev(), length: 555 },
         Step::SetLinkUp { dev: dev() },
     ];
@@ -112,7 +109,7 @@ fn attributes() {
         let observed = pod.observe();
         let eth0 = observed.link("eth0").unwrap();
         assert_eq!(eth0.alias.as_deref(), Some("dragline:x/eth0"));
-        assert_eq!((eth0.mtu, eth0.tx_queue_len, eth0.up), (1300, 555, true));
+        assert_eq!((eth0.mtu, eth0.tx_queue_len, eth0.up, eth0.mac), (1300, 555, true, Some(NEW_MAC)));
     }
     let outcome = pod.apply(&[Step::SetLinkUp { dev: "nope".into() }]);
     assert!(matches!(&outcome[0], Err(StepError::NoLink { dev, .. }) if dev == "nope"), "{outcome:?}");

@@ -3,6 +3,7 @@
 // Tests with a main of their own are not tests to clippy, whose configuration permits this there.
 #![allow(clippy::unwrap_used)]
 
+mod announcing;
 mod applying;
 mod detecting;
 mod explaining;
@@ -30,6 +31,7 @@ fn main() {
     }
     let trials = [
         observing::trials(),
+        announcing::trials(),
         applying::trials(),
         links::trials(),
         marking::trials(),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::intent::{LinkIdentity, LinkIntent, LinkKindIntent};
+use schemas::intent::LinkIdentity;
+use schemas::uplink::{BondIntent, BondSetting, BondValue};
 
 use super::Prune;
 use super::view::{Readiness, View};
-use crate::desired::{Desired, DesiredLink, LinkOrigin};
+use crate::desired::{Desired, DesiredLink, LinkOrigin, Uplink};
 use crate::object::{Link, LinkKind, Observed};
 use crate::ownership;
 use crate::step::Step;
@@ -63,7 +64,7 @@ pub(super) fn diff(desired: &Desired, observed: &Observed, prune: Prune) -> (Lin
         _ => None,
     }));
     for (wanted, link) in desired.links.iter().zip(&claims).filter(|(wanted, _)| !unnamed.contains(&wanted.name)) {
-        properties(wanted, *link, &mut changes.prepare);
+        properties(wanted, *link, observed, &mut changes.prepare);
         let is_awaited = link.is_none() && matches!(wanted.origin, LinkOrigin::PairEnd { .. });
         if link.is_none_or(|link| !link.up) && !is_awaited {
             changes.up.push(Step::SetLinkUp { dev: wanted.name.clone() });
@@ -77,7 +78,7 @@ pub(super) fn diff(desired: &Desired, observed: &Observed, prune: Prune) -> (Lin
 fn claim<'o>(desired: &Desired, observed: &'o Observed) -> Vec<Option<&'o Link>> {
     let mut claims: Vec<Option<&Link>> = vec![None; desired.links.len()];
     // Certainty over all links before guesses for any: a renamed link must not be taken for its neighbour.
-    for evidence in (1..=3).rev() {
+    for evidence in (0..=3).rev() {
         for (index, wanted) in desired.links.iter().enumerate() {
             if claims[index].is_some() {
                 continue;
@@ -94,17 +95,24 @@ fn likeness(wanted: &DesiredLink, link: &Link) -> Option<u8> {
     let has_name = link.name == wanted.name;
     match &wanted.origin {
         LinkOrigin::Made { intent, alias } => {
-            if !is_as_intended(link, intent) {
+            if !link.kind.is(&intent.kind) {
                 return None;
             }
             let has_alias = link.alias.as_deref() == Some(alias);
-            Some(if has_name {
-                3
-            } else if has_alias {
-                2
+            // Decided once, the hardware address tells most; of a kind that takes over its uplink's, the alias.
+            let (first, second) = if intent.kind.shares_mac() {
+                (has_alias, has_name)
             } else {
-                1
-            })
+                (ownership::is_as_made(link, intent), has_alias)
+            };
+            match (first, has_name, second) {
+                (true, true, _) => Some(3),
+                (true, false, true) => Some(2),
+                (true, false, false) => Some(1),
+                // A hardware address that somebody changed, or an alias that is not there yet.
+                (false, _, true) => Some(0),
+                (false, _, false) => None,
+            }
         }
         LinkOrigin::Pair { pair, alias } => {
             if link.kind != LinkKind::Veth || link.mac != Some(pair.mac) {
@@ -130,20 +138,30 @@ fn likeness(wanted: &DesiredLink, link: &Link) -> Option<u8> {
         }
         // Two of three: its index changes when it was made again, its hardware address when the pod sets another.
         LinkOrigin::Found(LinkIdentity { index, mac }) => {
-            let evidence = [has_name, link.index == *index, link.mac == Some(*mac)];
-            let agreeing = evidence.into_iter().filter(|agrees| *agrees).count();
-            match agreeing {
+            let has_mac = link.mac == Some(*mac) || (wanted.mac.is_some() && link.mac == wanted.mac);
+            let evidence = [has_name, link.index == *index, has_mac];
+            match evidence.into_iter().filter(|agrees| *agrees).count() {
                 3 => Some(3),
                 2 => Some(2),
                 _ => None,
             }
         }
+        LinkOrigin::Uplink(uplink) => {
+            let is_ours = link.alias.as_deref() == Some(&*ownership::uplink_alias(&wanted.name));
+            let is_kind = match (uplink, &link.kind) {
+                (Uplink::Present, _) => true,
+                (Uplink::Vlan { id, .. }, LinkKind::Vlan(found)) => found == id,
+                // One of others is used whatever its mode is; ours has the mode for which it was made.
+                (Uplink::Bond { intent, .. }, LinkKind::Bond(found)) => !is_ours || found.mode == intent.mode,
+                (Uplink::Vlan { .. } | Uplink::Bond { .. }, _) => false,
+            };
+            match (is_kind, has_name, is_ours) {
+                (true, true, _) => Some(3),
+                (true, false, true) => Some(2),
+                _ => None,
+            }
+        }
     }
-}
-
-fn is_as_intended(link: &Link, intent: &LinkIntent) -> bool {
-    let LinkKindIntent::Macvlan(mode) = intent.kind;
-    link.kind == LinkKind::Macvlan(mode) && link.mac == Some(intent.mac)
 }
 
 /// A desired link without its name: to be renamed when it is there, else to be made.
@@ -218,12 +236,23 @@ fn refuse(pending: &mut Vec<Pending<'_>>, names: &Names, unnamed: &mut BTreeSet<
             if pending[..position].iter().any(|earlier| earlier.wanted.name == *name) {
                 return Some(format!("link {name}: two attachments want that name"));
             }
-            if let (LinkOrigin::PairEnd { .. }, None) = (&one.wanted.origin, one.link) {
-                return Some(format!("link {name} is not there: it comes with its other end in the pod"));
-            }
-            if let (LinkOrigin::Found(identity), None) = (&one.wanted.origin, one.link) {
-                let LinkIdentity { index, mac } = identity;
-                return Some(format!("link {name} (index {index}, {mac}) is not there and not dragline's to make"));
+            match (&one.wanted.origin, one.link) {
+                (LinkOrigin::Found(LinkIdentity { index, mac }), None) => {
+                    return Some(format!("link {name} (index {index}, {mac}) is not there and not dragline's to make"));
+                }
+                (LinkOrigin::Uplink(Uplink::Present), None) => {
+                    return Some(format!("link {name} is not there and not dragline's to make"));
+                }
+                (LinkOrigin::Uplink(Uplink::Vlan { parent, .. }), None) => {
+                    let is_parent = |other: &Pending<'_>| other.wanted.name == parent.as_str();
+                    if !names.taken.contains_key(parent.as_str()) && !pending.iter().any(is_parent) {
+                        return Some(format!("link {name}: its parent {parent} is not there"));
+                    }
+                }
+                (LinkOrigin::PairEnd { .. }, None) => {
+                    return Some(format!("link {name} is not there: it comes with its other end in the pod"));
+                }
+                _ => {}
             }
             let occupant = names.taken.get(name).filter(|index| !moving.contains(index))?;
             Some(format!("link {name}: another link (index {occupant}) has that name; rename or delete it"))
@@ -238,27 +267,77 @@ fn refuse(pending: &mut Vec<Pending<'_>>, names: &Names, unnamed: &mut BTreeSet<
     }
 }
 
-/// Alias, MTU and queue of a link that has its name by now.
-fn properties(wanted: &DesiredLink, link: Option<&Link>, steps: &mut Vec<Step>) {
+/// Alias, hardware address, MTU, queue and bond of a link that has its name by now.
+fn properties(wanted: &DesiredLink, link: Option<&Link>, observed: &Observed, steps: &mut Vec<Step>) {
     let dev = || wanted.name.clone();
-    let (alias, mtu, mac) = match &wanted.origin {
-        LinkOrigin::Made { intent, alias } => (Some(alias), intent.mtu, wanted.mac),
-        LinkOrigin::Pair { pair, alias } => (Some(alias), Some(pair.mtu), wanted.mac),
-        LinkOrigin::PairEnd { pair, alias } => (Some(alias), Some(pair.mtu), Some(pair.peer_mac)),
-        LinkOrigin::Found(_) => (None, None, wanted.mac),
-    };
-    if let Some(link) = link {
-        if let Some(alias) = alias.filter(|alias| link.alias.as_ref() != Some(alias)) {
-            steps.push(Step::SetLinkAlias { dev: dev(), alias: alias.clone() });
+    let mut mac = wanted.mac;
+    match (&wanted.origin, link) {
+        (LinkOrigin::Made { intent, alias }, Some(link)) => {
+            mac = intent.mac;
+            if link.alias.as_ref() != Some(alias) {
+                steps.push(Step::SetLinkAlias { dev: dev(), alias: alias.clone() });
+            }
+            if let Some(mtu) = intent.mtu.filter(|mtu| *mtu != link.mtu) {
+                steps.push(Step::SetLinkMtu { dev: dev(), mtu });
+            }
         }
-        if let Some(mac) = mac.filter(|mac| link.mac != Some(*mac)) {
-            steps.push(Step::SetLinkMac { dev: dev(), mac });
+        (LinkOrigin::Pair { pair, alias } | LinkOrigin::PairEnd { pair, alias }, Some(link)) => {
+            if matches!(wanted.origin, LinkOrigin::PairEnd { .. }) {
+                mac = Some(pair.peer_mac);
+            }
+            if link.alias.as_ref() != Some(alias) {
+                steps.push(Step::SetLinkAlias { dev: dev(), alias: alias.clone() });
+            }
+            if pair.mtu != link.mtu {
+                steps.push(Step::SetLinkMtu { dev: dev(), mtu: pair.mtu });
+            }
         }
-        if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
-            steps.push(Step::SetLinkMtu { dev: dev(), mtu });
+        // The kernel gives it its uplink's, whatever it is made with.
+        (LinkOrigin::Made { intent, .. }, None) if intent.kind.shares_mac() => {
+            steps.extend(intent.mac.map(|mac| Step::SetLinkMac { dev: dev(), mac }));
         }
+        (LinkOrigin::Uplink(Uplink::Bond { intent, slaves }), link) => {
+            bond(wanted, intent, slaves, link, observed, steps)
+        }
+        _ => {}
+    }
+    if let (Some(mac), Some(link)) = (mac, link)
+        && link.mac != Some(mac)
+    {
+        steps.push(Step::SetLinkMac { dev: dev(), mac });
     }
     if let Some(length) = wanted.tx_queue_len.filter(|length| link.map(|link| link.tx_queue_len) != Some(*length)) {
         steps.push(Step::SetLinkQueue { dev: dev(), length });
+    }
+}
+
+/// Options and slaves of a bond, where it is ours: one of others is used as it is.
+fn bond(
+    wanted: &DesiredLink,
+    intent: &BondIntent,
+    slaves: &[schemas::name::IfName],
+    link: Option<&Link>,
+    observed: &Observed,
+    steps: &mut Vec<Step>,
+) {
+    if let Some(link) = link {
+        let LinkKind::Bond(found) = &link.kind else { return };
+        if !ownership::has_our_alias(link) {
+            return;
+        }
+        // What is no number is set when it is made: failing over changes it, or the kernel adds to it.
+        let differs = |setting: &&BondSetting| match setting.value {
+            BondValue::Number(number) => found.numbers.get(&setting.option) != Some(&number),
+            BondValue::Link(_) | BondValue::Mac(_) | BondValue::Addresses(_) => false,
+        };
+        let options: Vec<BondSetting> = intent.options.iter().filter(differs).cloned().collect();
+        if !options.is_empty() {
+            steps.push(Step::SetBond { dev: wanted.name.clone(), options });
+        }
+    }
+    for slave in slaves.iter().filter_map(|name| observed.link(name.as_str())) {
+        if link.is_none_or(|bond| slave.master != Some(bond.index)) {
+            steps.push(Step::EnslaveLink { dev: slave.name.clone(), bond: wanted.name.clone() });
+        }
     }
 }

@@ -304,6 +304,9 @@ fn owner(picture: &Picture<'_>, table: u32) -> String {
 fn describe(link: &Link) -> String {
     let kind = match &link.kind {
         LinkKind::Macvlan(mode) => format!("macvlan {}", format!("{mode:?}").to_lowercase()),
+        LinkKind::Ipvlan(mode) => format!("ipvlan {}", format!("{mode:?}").to_lowercase()),
+        LinkKind::Vlan(id) => format!("vlan {id}"),
+        LinkKind::Bond(_) => "bond".to_owned(),
         LinkKind::Veth => "veth".to_owned(),
         LinkKind::Other(name) if name.is_empty() => "link".to_owned(),
         LinkKind::Other(name) => name.clone(),

@@ -29,10 +29,14 @@ pub fn wanted(sandbox: &Sandbox, desired: &Desired) -> Observed {
     for wanted in &desired.links {
         let (index, mac, kind) = match &wanted.origin {
             LinkOrigin::Made { intent, .. } => {
-                let LinkKindIntent::Macvlan(mode) = intent.kind;
-                (0, Some(intent.mac), LinkKind::Macvlan(mode))
+                let kind = match intent.kind {
+                    LinkKindIntent::Macvlan(mode) => LinkKind::Macvlan(mode),
+                    LinkKindIntent::Ipvlan(mode) => LinkKind::Ipvlan(mode),
+                };
+                (0, intent.mac, kind)
             }
             LinkOrigin::Pair { pair, .. } => (0, Some(pair.mac), LinkKind::Veth),
+            LinkOrigin::Uplink(_) => (0, None, LinkKind::Other(String::new())),
             LinkOrigin::PairEnd { pair, .. } => (0, Some(pair.peer_mac), LinkKind::Veth),
             LinkOrigin::Found(identity) => (identity.index, Some(identity.mac), LinkKind::Other(String::new())),
         };
@@ -98,7 +102,18 @@ fn connected(address: &Address) -> Option<Route> {
 }
 
 fn link(name: &str, index: u32, kind: LinkKind) -> Link {
-    Link { name: name.to_owned(), index, kind, mac: None, mtu: 0, up: true, alias: None, lower: None, tx_queue_len: 0 }
+    Link {
+        name: name.to_owned(),
+        index,
+        kind,
+        mac: None,
+        mtu: 0,
+        up: true,
+        alias: None,
+        lower: None,
+        master: None,
+        tx_queue_len: 0,
+    }
 }
 
 fn address(dev: &str, text: &str) -> Option<Address> {

@@ -93,6 +93,7 @@ impl Kernel {
                 self.filter = None;
                 Ok(())
             }
+            Step::EnslaveLink { dev, .. } | Step::SetBond { dev, .. } => Err(format!("{dev}: no bond in a pod")),
             Step::SetLinkQueue { dev, length } => self.with_link(dev, |link| link.tx_queue_len = *length),
             Step::SetLinkUp { dev } => self.set_up(dev),
             Step::DeleteLink { dev, index } => {
@@ -169,11 +170,14 @@ impl Kernel {
     fn create_link(&mut self, wanted: &plan::DesiredLink) -> Result<(), String> {
         let (kind, mac, mtu, alias) = match &wanted.origin {
             LinkOrigin::Made { intent, alias } => {
-                let LinkKindIntent::Macvlan(mode) = intent.kind;
-                (LinkKind::Macvlan(mode), intent.mac, intent.mtu, alias)
+                let kind = match intent.kind {
+                    LinkKindIntent::Macvlan(mode) => LinkKind::Macvlan(mode),
+                    LinkKindIntent::Ipvlan(mode) => LinkKind::Ipvlan(mode),
+                };
+                (kind, intent.mac, intent.mtu, alias)
             }
-            LinkOrigin::Pair { pair, alias } => (LinkKind::Veth, pair.mac, Some(pair.mtu), alias),
-            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) => {
+            LinkOrigin::Pair { pair, alias } => (LinkKind::Veth, Some(pair.mac), Some(pair.mtu), alias),
+            LinkOrigin::PairEnd { .. } | LinkOrigin::Found(_) | LinkOrigin::Uplink(_) => {
                 return Err(format!("{} is not ours to make", wanted.name));
             }
         };
@@ -184,11 +188,12 @@ impl Kernel {
             name: wanted.name.clone(),
             index: self.links.iter().map(|link| link.index).max().unwrap_or(0) + 1,
             kind,
-            mac: Some(mac),
+            mac,
             mtu: mtu.unwrap_or(1500),
             up: false,
             alias: Some(alias.clone()),
             lower: Some(2),
+            master: None,
             tx_queue_len: 1000,
         });
         Ok(())

@@ -135,7 +135,18 @@ pub(crate) fn route(table: u32, dst: &str, via: Option<IpAddr>, dev: &str, proto
 }
 
 pub(crate) fn link(name: &str, index: u32, kind: LinkKind, mac: Option<Mac>) -> Link {
-    Link { name: name.into(), index, kind, mac, mtu: 1500, up: true, alias: None, lower: None, tx_queue_len: 1000 }
+    Link {
+        name: name.into(),
+        index,
+        kind,
+        mac,
+        mtu: 1500,
+        up: true,
+        alias: None,
+        lower: None,
+        master: None,
+        tx_queue_len: 1000,
+    }
 }
 
 pub(crate) fn node() -> NodeFacts {
@@ -233,6 +244,7 @@ impl World {
             conf: CoordinatorOverrides { tune_pod_routes: Some(nic.tuned), ..CoordinatorOverrides::default() },
             annotated_default_nic: named,
             cluster: settings(),
+            mac: None,
         };
         Attachment {
             key: AttachmentKey { container: "c0".parse().unwrap(), ifname: name(place).parse().unwrap() },
@@ -254,11 +266,12 @@ impl World {
                 master: "ens192".parse().unwrap(),
                 master_in_container: false,
                 mtu: Some(1500),
-                mac: mac(place),
+                mac: Some(mac(place)),
             }),
             link_wanted: nic.attached && nic.made,
             foreign_link: (!nic.made).then(|| LinkIdentity { index: self.index(place), mac: mac(place) }),
             coordinate: (nic.attached && nic.coordinated).then_some(coordinate),
+            uplink: None,
             closing: false,
         }
     }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -13,8 +13,10 @@ use std::thread::JoinHandle;
 use super::Trouble;
 use super::guest::Guest;
 use super::nbd::{self, Supply};
+use crate::emulation;
 
-pub(super) const QEMU: &str = "qemu-system-x86_64";
+/// In MiB.
+const MEMORY: u32 = 256;
 
 /// What happens in and to a machine.
 #[derive(Debug)]
@@ -51,18 +53,7 @@ impl Machine {
         let (cable, plug) = UnixStream::pair().map_err(|error| cannot("a pair of sockets", error))?;
         let log = folder.join("qemu.log");
         let errors = std::fs::File::create(&log).map_err(Trouble::at(&log))?;
-        // One boot in seven panics under load without no_timer_check.
-        let line = format!(
-            "console=ttyS1 loglevel=5 panic=-1 no_timer_check nokaslr mitigations=off random.trust_cpu=on {variables}"
-        );
-        // setpriv: no machine outlives its driver, whatever that one dies of.
-        let mut qemu = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", QEMU, "-accel", "tcg", "-m", "256", "-nodefaults", "-no-user-config"])
-            .args(["-display", "none", "-no-reboot", "-append", &line, "-kernel"])
-            .arg(&guest.kernel)
-            .arg("-initrd")
-            .arg(&guest.initramfs)
-            .args(["-serial", "file:/dev/stdout", "-serial", "file:kernel.log"])
+        let mut qemu = emulation::machine(&guest.kernel, &guest.initramfs, MEMORY, variables)
             .args(["-blockdev", "nbd,node-name=disk,server.type=fd,server.str=0,cache.direct=off,cache.no-flush=off"])
             .args(["-device", "virtio-blk-pci,drive=disk,write-cache=on"])
             .current_dir(folder)

@@ -9,7 +9,6 @@
 //! That it would see a loss is proven by a disk that ignores flushes.
 
 mod cache;
-mod cpio;
 mod guest;
 mod machine;
 mod moment;
@@ -27,6 +26,7 @@ use std::time::{Instant, SystemTime};
 use ::tests::binaries;
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::emulation::{self, Failure};
 use crate::usage;
 use guest::Guest;
 use machine::Event;
@@ -67,6 +67,12 @@ impl Trouble {
             Self::Bench(what) => Self::Bench(what + more),
             Self::Interrupted => Self::Interrupted,
         }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(Failure(what): Failure) -> Self {
+        Self::Bench(what)
     }
 }
 
@@ -114,19 +120,12 @@ fn options(arguments: &[&str]) -> Result<Options, String> {
     Ok(options)
 }
 
-/// Why it cannot be done on this machine at all.
-pub(crate) fn hindrance() -> Option<String> {
-    (!cfg!(target_arch = "x86_64")).then(|| "the machine is an x86_64 one, and this is none".to_owned())
-}
-
 /// Runs it; an error unless everything held.
 pub(crate) fn perform(options: Options) -> Result<(), Trouble> {
-    if let Some(why) = hindrance() {
+    if let Some(why) = emulation::hindrance() {
         return Err(Trouble::Bench(why));
     }
-    let qemu = guest::output(std::process::Command::new(machine::QEMU).arg("--version")).map_err(|trouble| {
-        trouble.with("; it takes (by Debian's names) qemu-system-x86, busybox-static, e2fsprogs, util-linux")
-    })?;
+    let qemu = emulation::version()?;
     let target = binaries::target_folder().map_err(|error| Trouble::Bench(error.to_string()))?;
     let (sender, events) = channel();
     let signals = Signals::catch(sender.clone())?;
@@ -134,7 +133,7 @@ pub(crate) fn perform(options: Options) -> Result<(), Trouble> {
     let guest = Guest::make(&target, &folder.0)?;
     let by_clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| now.as_micros() as u64);
     let seed = options.seed.unwrap_or_else(by_clock);
-    println!("{}; seed {seed}", qemu.lines().next().unwrap_or_default());
+    println!("{qemu}; seed {seed}");
     let remains = target.join(format!("power-cuts/failed-{seed}"));
     let random = Random::new(seed);
     let mut bench = Bench { guest: &guest, folder: &folder.0, remains: &remains, sender, events, random };

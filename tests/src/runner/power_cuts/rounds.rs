@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::cache::{Disk, Loss};
-use super::guest::{Guest, output};
+use super::guest::Guest;
 use super::machine::{Event, Machine};
 use super::moment::{End, Moment};
 use super::nbd::Supply;
 use super::random::Random;
+use crate::emulation::output;
 
 /// In bytes. ext4 gives it a journal of 4 MiB, which is soon full; blocks of 4 KiB have to be asked for.
 const DISK: u64 = 128 << 20;

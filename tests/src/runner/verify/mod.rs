@@ -1,4 +1,4 @@
-//! `cargo verify`: set-up, formatting, lints, dependencies, all tests, power cuts; each stage told, none skipped
+//! `cargo verify`: set-up, formatting, lints, dependencies, all tests, power cuts, link kinds; each stage told, none skipped
 //! silently.
 
 mod api_server;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use tests::binaries;
 use tests::cluster::UNDER_VERIFY;
 
+use crate::emulation;
+use crate::kinds;
 use crate::power_cuts::{self, Options};
 use crate::usage;
 use setup::Tools;
@@ -65,6 +67,7 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
         stage("API server", || api_server.finish()),
         stage("tests", || tests(&mut tally)),
         stage("power cuts", power_cuts),
+        stage("link kinds", || link_kinds(&mut tally)),
     ];
     summarise(&stages, &tally)
 }
@@ -116,7 +119,7 @@ fn tests(tally: &mut Tally) -> Outcome {
 }
 
 fn power_cuts() -> Outcome {
-    if let Some(why) = power_cuts::hindrance() {
+    if let Some(why) = emulation::hindrance() {
         return Outcome::Skipped(why);
     }
     match power_cuts::perform(Options { rounds: POWER_CUTS, proves: false, seed: None }) {
@@ -124,6 +127,24 @@ fn power_cuts() -> Outcome {
         Err(trouble) => {
             println!("{trouble}");
             Outcome::Failed(trouble.to_string().lines().next().unwrap_or_default().to_owned())
+        }
+    }
+}
+
+fn link_kinds(tally: &mut Tally) -> Outcome {
+    if let Some(why) = emulation::hindrance() {
+        return Outcome::Skipped(why);
+    }
+    let heard = kinds::perform(&mut |line| {
+        println!("{line}");
+        tally.add(line);
+    });
+    match heard {
+        Ok(()) => Outcome::Passed,
+        Err(failure) => {
+            println!("{failure}");
+            tally.at_least_one_failed();
+            Outcome::Failed(failure.to_string().lines().next().unwrap_or_default().to_owned())
         }
     }
 }

@@ -49,12 +49,12 @@ const PACKAGES: [Package; 8] = [
     },
     Package {
         name: "qemu-system-x86",
-        what_for: "the machine whose power is cut",
+        what_for: "the machines whose power is cut and that have more kinds of links",
         files: &["/usr/bin/qemu-system-x86_64"],
     },
     Package {
         name: "busybox-static",
-        what_for: "all that runs in it beside the store",
+        what_for: "what runs in them beside the programs under test",
         files: &["/bin/busybox", "/usr/bin/busybox"],
     },
     Package {

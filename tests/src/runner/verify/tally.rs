@@ -37,7 +37,7 @@ impl Tally {
     }
 
     /// `test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
-    fn add(&mut self, line: &str) {
+    pub(super) fn add(&mut self, line: &str) {
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
         let counts = result.split_once(". ").map_or(result, |(_, counts)| counts);
         for count in counts.split(';') {

@@ -10,7 +10,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive that grows.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     directories: BTreeSet<String>,
     entries: u32,
@@ -18,7 +18,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// A folder and those it is in; `path` is absolute.
-    pub(super) fn directory(&mut self, path: &Path) {
+    pub(crate) fn directory(&mut self, path: &Path) {
         let mut folders: Vec<_> = path.ancestors().filter(|folder| folder.parent().is_some()).collect();
         folders.reverse();
         for folder in folders {
@@ -30,19 +30,19 @@ impl Archive {
     }
 
     /// A file that may be executed, with the folders it is in.
-    pub(super) fn program(&mut self, path: &Path, content: &[u8]) {
+    pub(crate) fn program(&mut self, path: &Path, content: &[u8]) {
         self.parent(path);
         self.entry(&name(path), PROGRAM, (0, 0), content);
     }
 
     /// A character device by its major and minor number.
-    pub(super) fn device(&mut self, path: &Path, numbers: (u32, u32)) {
+    pub(crate) fn device(&mut self, path: &Path, numbers: (u32, u32)) {
         self.parent(path);
         self.entry(&name(path), CHARACTER_DEVICE, numbers, &[]);
     }
 
     /// The whole archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
     }
