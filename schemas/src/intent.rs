@@ -122,6 +122,15 @@ impl LinkKindIntent {
     }
 }
 
+/// What a link has by router advertisements (RFC 4862): never made by dragline, and routed like what IPAM gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Learned {
+    /// Addresses, ascending.
+    pub addresses: Vec<IpNetwork>,
+    /// The default router.
+    pub gateway: Option<IpAddr>,
+}
+
 /// A link that the agent makes and keeps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LinkIntent {
@@ -349,6 +358,9 @@ pub struct Attachment {
     pub link_wanted: bool,
     /// The link of another plugin, once it was seen.
     pub foreign_link: Option<LinkIdentity>,
+    /// What the network gave the link by itself, as last seen.
+    #[serde(default)]
+    pub learned: Learned,
     /// The routing, where the coordinator was asked.
     pub coordinate: Option<CoordinateIntent>,
     /// The uplink on the node that the link stands on, where `ifacer` was asked for it.

@@ -139,6 +139,8 @@ fn attachment() -> impl Strategy<Value = Attachment> {
     let address = (network(), any::<Option<IpAddr>>(), ".{0,20}")
         .prop_map(|(address, gateway, pool)| AssignedAddress { address, gateway, pool });
     let route = (network(), any::<Option<IpAddr>>()).prop_map(|(dst, gateway)| RouteIntent { dst, gateway });
+    let learned =
+        (vec(network(), 0..3), any::<Option<IpAddr>>()).prop_map(|(addresses, gateway)| Learned { addresses, gateway });
     let foreign = (any::<u32>(), mac()).prop_map(|(index, mac)| LinkIdentity { index, mac });
     let network_name = "[a-z0-9]{1,30}".prop_map(|text| text.parse::<NetworkName>().unwrap());
     (
@@ -150,6 +152,7 @@ fn attachment() -> impl Strategy<Value = Attachment> {
             option::of(foreign),
             option::of(coordinate()),
             option::of(uplink()),
+            learned,
         ),
     )
         .prop_map(|((key, network, pod, (ordinal, generation, allocated, link_wanted, closing)), parts)| {
@@ -164,6 +167,7 @@ fn attachment() -> impl Strategy<Value = Attachment> {
                 allocated,
                 link: parts.2,
                 link_wanted,
+                learned: parts.6,
                 foreign_link: parts.3,
                 coordinate: parts.4,
                 uplink: parts.5,

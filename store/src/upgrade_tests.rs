@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use schemas::intent::{Outcome, PodRef, Sandbox};
+use schemas::intent::{Learned, Outcome, PodRef, Sandbox};
 use schemas::lease::Lease;
 
 use super::*;
@@ -66,6 +66,7 @@ fn content() -> Change {
             allocated: true,
             link: None,
             link_wanted: false,
+            learned: Learned::default(),
             foreign_link: None,
             coordinate: None,
             uplink: None,

@@ -1,6 +1,6 @@
 //! What is told, and that it stays bounded.
 
-use schemas::intent::{Outcome, PodRef, Sandbox};
+use schemas::intent::{Learned, Outcome, PodRef, Sandbox};
 use schemas::name::AttachmentKey;
 
 use super::*;
@@ -30,6 +30,7 @@ fn attachment(number: usize) -> Attachment {
         allocated: true,
         link: None,
         link_wanted: false,
+        learned: Learned::default(),
         foreign_link: None,
         coordinate: None,
         uplink: None,

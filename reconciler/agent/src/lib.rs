@@ -23,6 +23,7 @@ pub mod fight;
 pub mod history;
 pub mod http;
 pub mod kubernetes;
+pub mod learned;
 pub mod leased;
 pub mod ledger;
 pub mod manifests;

@@ -156,6 +156,7 @@ mod tests {
             allocated: true,
             link: None,
             link_wanted: false,
+            learned: schemas::intent::Learned::default(),
             foreign_link: None,
             coordinate: None,
             uplink: None,

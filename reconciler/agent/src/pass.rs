@@ -10,6 +10,7 @@ use schemas::intent::{Attachment, CoordinatorSettings, Outcome};
 use schemas::name::ContainerId;
 
 use crate::agent::Agent;
+use crate::learned;
 use crate::ledger::{SandboxRecords, Steps, Update};
 use crate::worker::Cause;
 
@@ -290,8 +291,9 @@ fn rounds(
 /// outcome stands with the generation that it belongs to. True when the sandbox has no records any more.
 async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcome: &Outcome, told: Steps) -> bool {
     let container = &seen.sandbox.container;
-    let has_repaired = told.is_repair && !told.steps.is_empty();
-    if settled(seen, found, outcome, agent).is_none() && !has_repaired {
+    // What was done is told also where nothing of the records changes: a repair, or a plan that something else changed.
+    let has_done = !told.steps.is_empty();
+    if settled(seen, found, outcome, agent).is_none() && !has_done {
         return false;
     }
     let _turn = agent.ledger.lock(container).await;
@@ -302,17 +304,20 @@ async fn settle(agent: &Arc<Agent>, seen: &SandboxRecords, found: &Found, outcom
     }
     let mut update = match settled(&records, found, outcome, agent) {
         Some(update) => update,
-        // Nothing of the records changes; what was repaired is told all the same.
-        None if has_repaired => Update { sandbox: Some(records.sandbox.clone()), ..Update::default() },
+        None if has_done => Update { sandbox: Some(records.sandbox.clone()), ..Update::default() },
         None => return false,
     };
     update.told = Some(told);
     let is_last = update.sandbox.is_none();
+    let has_learned = !update.put.is_empty();
     let freed = update.freed.clone();
     match agent.ledger.commit(container, update).await {
         Ok(()) => {
             for address in freed {
                 tracing::info!(%container, %address, "address is free again");
+            }
+            if has_learned {
+                agent.mark(container, Cause::Resync);
             }
             if is_last {
                 agent.workers.set_planned(container, None);
@@ -351,17 +356,30 @@ fn settled(records: &SandboxRecords, found: &Found, outcome: &Outcome, agent: &A
         return Some(update);
     }
     let is_changed = records.sandbox.outcome != *outcome;
-    if over.is_empty() && !is_changed {
+    if let Found::Namespace(observed) = found {
+        update.put = learned(records, observed);
+    }
+    if over.is_empty() && !is_changed && update.put.is_empty() {
         return None;
     }
     let mut sandbox = records.sandbox.clone();
     sandbox.outcome = outcome.clone();
-    if !over.is_empty() {
-        // Without its attachments the plan may be another: the next pass is of a new generation.
+    if !over.is_empty() || !update.put.is_empty() {
+        // Without its attachments, or with other addresses, the plan may be another: the next pass is of a new generation.
         sandbox.generation += 1;
     }
     update.sandbox = Some(sandbox);
     Some(update)
+}
+
+/// Attachments whose network has told their links something else since.
+fn learned(records: &SandboxRecords, observed: &Observed) -> Vec<Attachment> {
+    let coordinated = records.attachments.values().filter(|attachment| attachment.coordinate.is_some());
+    let changed = coordinated.filter_map(|attachment| {
+        let learned = learned::of(attachment, observed);
+        (learned != attachment.learned).then(|| Attachment { learned, ..attachment.clone() })
+    });
+    changed.collect()
 }
 
 /// None of the attachment's addresses and links is left in the namespace.

@@ -157,11 +157,15 @@ pub struct RoutePattern {
     pub dst: IpNetwork,
     /// The outgoing link.
     pub dev: String,
+    /// The metric; None is any.
+    #[serde(default)]
+    pub metric: Option<u32>,
 }
 
 impl RoutePattern {
     /// Whether the route is one of these.
     pub fn matches(&self, route: &Route) -> bool {
-        route.table == self.table && route.dst == self.dst && route.dev.as_deref() == Some(&self.dev)
+        let has_metric = self.metric.is_none_or(|metric| route.metric == metric);
+        has_metric && route.table == self.table && route.dst == self.dst && route.dev.as_deref() == Some(&self.dev)
     }
 }

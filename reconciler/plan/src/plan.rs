@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use schemas::intent::{Attachment, CoordinateIntent, CoordinatorMode, CoordinatorSettings, LinkKindIntent, Sandbox};
 use schemas::name::Mac;
 
-use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, merge_links};
+use crate::desired::{Desired, DesiredLink, DesiredRoute, LinkOrigin, RoutePattern, merge_links};
 use crate::node::NodeFacts;
 use crate::object::{Address, Route, Rule, Scope};
 use crate::ownership;
@@ -26,7 +26,10 @@ use crate::tables::{self, MAIN, PROTOCOL};
 use family::Family;
 pub use inside::AUXILIARY_LINK;
 use inside::Inside;
-use routes::{attachment_routes, baseline_routes, leaving_main, permanent, policy_routes, route, subnet};
+use routes::{
+    attachment_routes, baseline_routes, given_default, has_default, leaving_main, permanent, policy_routes, route,
+    subnet,
+};
 use rules::Rules;
 pub use underlay::UNDERLAY_SYSCTLS;
 
@@ -56,6 +59,9 @@ pub struct Plan {
 
 /// Which sysctl is `podRPFilter` (../spec/coordinator.md 4, item 17).
 pub const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+
+/// The sysctl of a link that gives the metric of default routes by router advertisements (Linux 5.12).
+pub(crate) const ADVERTISED_METRIC: &str = "ra_defrtr_metric";
 
 /// Decides what one sandbox should hold.
 pub fn plan(input: PlanInput<'_>) -> Plan {
@@ -164,9 +170,10 @@ fn own_objects(attachment: &Attachment, routed: Option<&Routed<'_>>, pod: &mut D
     }
 }
 
-/// An attachment's addresses of a family.
+/// An attachment's addresses of a family: IPAM's, then the network's own.
 fn addresses_of(attachment: &Attachment, family: Family) -> impl Iterator<Item = IpNetwork> + Clone + '_ {
-    attachment.addresses.iter().map(|assigned| assigned.address).filter(move |address| family.has_network(*address))
+    let given = attachment.addresses.iter().map(|assigned| assigned.address);
+    given.chain(attachment.learned.addresses.iter().copied()).filter(move |address| family.has_network(*address))
 }
 
 fn has_family(attachment: &Attachment, family: Family) -> bool {
@@ -283,9 +290,40 @@ impl<'a> Routed<'a> {
         }
     }
 
+    /// Default routes of router advertisements: none where IPAM gives one; else they count for less than the default CNI's,
+    /// unless this NIC holds the default route.
+    fn write_advertised(&self, stack: &Stack, pod: &mut Desired) {
+        for (index, nic) in self.nics.iter().enumerate() {
+            let setting = |name: &str| format!("net/ipv6/conf/{}/{name}", nic.name);
+            if given_default(nic.attachment, Family::V6) {
+                pod.sysctls.insert(setting("accept_ra_defrtr"), "0".to_owned());
+                continue;
+            }
+            if nic.attachment.learned.gateway.is_none() || !nic.settings.tune_pod_routes {
+                continue;
+            }
+            let is_default = stack.default_nic == Some(index);
+            let metric = if is_default { tables::USER_METRIC } else { tables::ADVERTISED_METRIC };
+            pod.sysctls.insert(setting(ADVERTISED_METRIC), metric.to_string());
+            if !is_default {
+                // One that was there before; the next advertisement brings it back with the other metric.
+                let metric = Some(tables::USER_METRIC);
+                pod.absent_routes.push(RoutePattern {
+                    table: MAIN,
+                    dst: stack.family.everything(),
+                    dev: nic.name.clone(),
+                    metric,
+                });
+            }
+        }
+    }
+
     /// Tables, rules and what leaves main.
     fn write_tables(&self, stack: &Stack, pod: &mut Desired) {
         let family = stack.family;
+        if family == Family::V6 {
+            self.write_advertised(stack, pod);
+        }
         let mut rules = Rules::default();
         if stack.default_nic.is_none() || self.inside.auxiliary().is_some() {
             let main = self.inside.routes(MAIN, family).into_iter().chain(self.cluster_routes_in(stack, MAIN));
@@ -365,7 +403,8 @@ impl<'a> Routed<'a> {
         }
         for nic in &self.nics {
             let table = nic.settings.host_rule_table;
-            for ip in nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()) {
+            let both = Family::ALL.into_iter().flat_map(|family| addresses_of(nic.attachment, family));
+            for ip in both.map(|address| address.ip()) {
                 plan.node.rules.push(Rule {
                     priority: tables::NODE_PRIORITY,
                     v6: ip.is_ipv6(),
@@ -430,9 +469,7 @@ fn settings(intent: &CoordinateIntent, cluster: Option<&CoordinatorSettings>) ->
 /// The latest network configuration that names one decides, else annotation and SpiderCoordinator; a NIC that is not there
 /// (yet) or has no default route leaves it to the first attached NIC that has one.
 fn default_nic(nics: &[Nic<'_>], inside: Inside<'_>, family: Family, notes: &mut Vec<String>) -> Option<usize> {
-    let can_hold = |nic: &Nic<'_>| {
-        nic.settings.tune_pod_routes && attachment_routes(nic.attachment, MAIN, family).iter().any(Route::is_default)
-    };
+    let can_hold = |nic: &Nic<'_>| nic.settings.tune_pod_routes && has_default(nic.attachment, family);
     let first = nics.iter().position(can_hold);
     let named_by_conf = nics
         .iter()
@@ -470,7 +507,7 @@ fn name_of(nics: &[Nic<'_>], index: Option<usize>, inside: Inside<'_>) -> String
 /// addresses, then the addresses of its uplinks; ascending. Of the default CNI's own links on the node, those count
 /// that the pod's NIC has as its gateway.
 fn node_addresses(nics: &[Nic<'_>], inside: Inside<'_>, node: &NodeFacts, family: Family) -> Vec<IpAddr> {
-    let underlay = nics.iter().flat_map(|nic| nic.attachment.addresses.iter().map(|assigned| assigned.address.ip()));
+    let underlay = nics.iter().flat_map(|nic| addresses_of(nic.attachment, family)).map(|address| address.ip());
     let sources = inside.addresses().chain(underlay).filter_map(|ip| node.source_towards(ip));
     let routes = inside.baseline().into_iter().flat_map(|baseline| &baseline.routes);
     let gateways = routes.filter_map(|route| route.gateway).filter(|gateway| node.has(*gateway));

@@ -18,6 +18,8 @@ pub const NODE_TABLE: u32 = 500;
 pub const USER_METRIC: u32 = 1024;
 /// The kernel's metric of IPv6 routes that come with an address (`IP6_RT_PRIO_ADDRCONF`).
 pub const KERNEL_METRIC: u32 = 256;
+/// The metric of default routes by router advertisements on a NIC that does not hold the default route.
+pub const ADVERTISED_METRIC: u32 = 2048;
 /// Our route, rule, neighbour and address protocol number.
 pub const PROTOCOL: u8 = 111;
 

@@ -96,7 +96,12 @@ fn a_link_that_another_plugin_has_to_make_blocks_what_stands_on_it() {
         links: vec![found("net1", 3, 3)],
         addresses: vec![address("net1", "10.6.0.9/16", PROTOCOL)],
         routes: vec![wanted(route("0.0.0.0/0", Some("10.6.0.1"), "net1", PROTOCOL), true)],
-        absent_routes: vec![RoutePattern { table: MAIN, dst: "0.0.0.0/0".parse().unwrap(), dev: "eth0".into() }],
+        absent_routes: vec![RoutePattern {
+            table: MAIN,
+            dst: "0.0.0.0/0".parse().unwrap(),
+            dev: "eth0".into(),
+            metric: None,
+        }],
         ..Desired::default()
     };
     let observed = Observed {

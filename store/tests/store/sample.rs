@@ -74,6 +74,7 @@ pub(crate) fn attachment(number: u32) -> Attachment {
         allocated: true,
         link: None,
         link_wanted: false,
+        learned: schemas::intent::Learned::default(),
         foreign_link: None,
         coordinate: None,
         uplink: None,

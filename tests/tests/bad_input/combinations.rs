@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::runtime::Conflist;
 use tests::scene::Pod;
 
-use crate::node::{Node, assert_refused, attachment, trial};
+use crate::node::{Node, assert_refused, attachment, eventually, holds, trial};
 use crate::witness::Witness;
 
 /// The original's code for whatever its coordinator refuses.
@@ -36,6 +36,14 @@ fn refuse(witness: &Witness, pod: &Pod, ifname: &str, keys: &Value, words: &[&st
     let runtime = witness.node.runtime();
     assert_refused(runtime.add(&conflist, &it), CODE, words);
     runtime.del(&conflist, &it, None).unwrap();
+}
+
+/// What DEL withdrew is gone.
+fn alone(witness: &Witness) {
+    eventually("one attachment", || {
+        let attachments = witness.node.agent.list("attachments").unwrap();
+        holds(attachments.len() == 1, attachments)
+    });
 }
 
 fn keys() {
@@ -68,6 +76,7 @@ fn keys() {
     for (keys, words) in &cases {
         refuse(&witness, &pod, "net1", keys, words);
     }
+    alone(&witness);
     witness.is_unharmed();
 }
 
@@ -94,6 +103,7 @@ fn modes() {
     runtime.check(&witness.conflist, &it, &result).unwrap();
     runtime.del(&witness.conflist, &it, Some(&result)).unwrap();
     witness.node.has_no_drift().unwrap();
+    alone(&witness);
     witness.is_unharmed();
 }
 
@@ -122,5 +132,6 @@ fn overlapping() {
     ] {
         refuse(&witness, &pod, "net1", &keys, &words);
     }
+    alone(&witness);
     witness.is_unharmed();
 }

@@ -98,7 +98,7 @@ pub(crate) fn stop_at_the_first_failure() {
     let condition = underlay.condition();
     assert_eq!(condition["status"], "False");
     let message = condition["message"].as_str().unwrap();
-    assert!(message.contains("default/web-0") && message.contains("mtu 60") && message.contains("4 keep"), "{message}");
+    assert!(message.contains("default/web-0") && message.contains("mtu 60") && message.contains("5 keep"), "{message}");
     let status: Value = serde_json::from_str(&underlay.stage.agent.ask(&["status", "-o", "json"]).unwrap()).unwrap();
     assert!(status["warnings"].to_string().contains("default/web-0"), "{status}");
     // Nobody else was touched, also not by an agent that starts in the middle of it.

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use schemas::crd::endpoint::IpAllocationDetail;
 use schemas::crd::ippool::PoolIpUser;
 use schemas::intent::{
-    Allocation, AllocationState, AssignedAddress, Attachment, Outcome, PodRef, RouteIntent, Sandbox,
+    Allocation, AllocationState, AssignedAddress, Attachment, Learned, Outcome, PodRef, RouteIntent, Sandbox,
 };
 use schemas::name::{AttachmentKey, ContainerId, IfName, NetworkName};
 use store::Snapshot;
@@ -253,6 +253,7 @@ fn made(
     };
     let attachment = |(ordinal, (ifname, (addresses, routes))): (u32, (IfName, (Vec<_>, Vec<_>)))| Attachment {
         network: network(&ifname),
+        learned: Learned::default(),
         foreign_link: namespace.nics.get(ifname.as_str()).map(|nic| nic.link),
         key: AttachmentKey { container: container.clone(), ifname },
         pod: endpoint.pod.clone(),

@@ -314,6 +314,7 @@ pub(super) fn attachment(records: &mut SandboxRecords, place: &Place, given: &Gi
         allocated: true,
         link: known.and_then(|known| known.link.clone()),
         link_wanted: known.is_some_and(|known| known.link_wanted),
+        learned: known.map(|known| known.learned.clone()).unwrap_or_default(),
         foreign_link: known.and_then(|known| known.foreign_link),
         coordinate: known.and_then(|known| known.coordinate.clone()),
         uplink: known.and_then(|known| known.uplink.clone()),

@@ -10,7 +10,7 @@ use schemas::cni::error::CniError;
 use schemas::cni::result::CniResult;
 use schemas::intent::{
     AssignedAddress, Attachment, Baseline, BaselineRoute, CoordinateIntent, CoordinatorMode, CoordinatorSettings,
-    HostPeer, LinkIdentity, LinkKindIntent, RouteIntent, SysctlValue,
+    HostPeer, Learned, LinkIdentity, LinkKindIntent, RouteIntent, SysctlValue,
 };
 use schemas::name::IfName;
 use schemas::wire::{Answer, CoordinateCall};
@@ -21,7 +21,7 @@ use super::mode::{self, Resolved};
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::ledger::{SandboxRecords, Update};
-use crate::{readiness, selection};
+use crate::{learned, readiness, selection};
 
 /// The default CNI's interface unless the network configuration names another.
 const DEFAULT_CNI_NIC: &str = "eth0";
@@ -238,6 +238,7 @@ fn attachment(
         allocated: false,
         link: None,
         link_wanted: false,
+        learned: Learned::default(),
         foreign_link: None,
         coordinate: None,
         uplink: None,
@@ -263,6 +264,7 @@ fn attachment(
         attachment.foreign_link = known.or(link.mac.map(|mac| LinkIdentity { index: link.index, mac }));
     }
     attachment.coordinate = Some(intent);
+    attachment.learned = learned::of(&attachment, pod);
     attachment.generation = records.sandbox.generation;
     Ok(attachment)
 }

@@ -98,6 +98,7 @@ fn check(uplink: &UplinkIntent, others: &[UplinkIntent], node: &Observed) -> Res
 fn attachment(records: &SandboxRecords, place: &Place, uplink: UplinkIntent) -> Attachment {
     let known = records.attachments.get(&place.key.ifname).cloned();
     let attachment = known.unwrap_or_else(|| Attachment {
+        learned: schemas::intent::Learned::default(),
         key: place.key.clone(),
         network: place.network.clone(),
         pod: place.pod.clone(),

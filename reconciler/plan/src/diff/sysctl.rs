@@ -31,11 +31,15 @@ pub(super) fn diff(desired: &Desired, observed: &Observed, view: &View, links: &
     let has_link = |path: &str| link_of(path).is_none_or(|link| view.links.contains_key(link));
     for (path, value) in desired.sysctls.iter().filter(|(path, _)| has_link(path)) {
         match observed.sysctls.get(path) {
-            _ if link_of(path).is_some_and(|link| named.contains(link)) => {
+            _ if link_of(path).is_some_and(|link| named.contains(link))
+                && !path.ends_with(crate::plan::ADVERTISED_METRIC) =>
+            {
                 changes.set.push(Step::SetSysctl { path: path.clone(), value: value.clone() });
             }
             Some(present) if present == value => {}
             Some(_) => changes.set.push(Step::SetSysctl { path: path.clone(), value: value.clone() }),
+            // Older kernels have none: there such routes are taken out of main each time they come.
+            None if path.ends_with(crate::plan::ADVERTISED_METRIC) => {}
             None => changes.blocked.push(format!("sysctl {path} does not exist in this namespace")),
         }
     }

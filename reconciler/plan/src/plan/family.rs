@@ -14,6 +14,16 @@ pub(super) enum Family {
 impl Family {
     pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
+    /// The destination of its default routes.
+    pub(super) fn everything(self) -> IpNetwork {
+        let any = match self {
+            Self::V4 => IpAddr::from([0; 4]),
+            Self::V6 => IpAddr::from([0; 16]),
+        };
+        // No prefix length is too short.
+        IpNetwork::new(any, 0).unwrap_or_else(|_| IpNetwork::from(any))
+    }
+
     pub(super) fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }

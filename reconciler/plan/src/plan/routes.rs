@@ -50,7 +50,36 @@ pub(super) fn attachment_routes(attachment: &Attachment, table: u32, family: Fam
             routes.push(route);
         }
     }
+    if table != MAIN {
+        // In main the kernel has them by itself, for as long as the network says.
+        for route in learned_routes(attachment, table, family) {
+            if !routes.iter().any(|known| known.dst == route.dst) {
+                routes.push(route);
+            }
+        }
+    }
     routes
+}
+
+/// What the network's routers tell the link, for a table of its own.
+fn learned_routes(attachment: &Attachment, table: u32, family: Family) -> impl Iterator<Item = Route> + '_ {
+    let dev = attachment.key.ifname.as_str();
+    let learned = Some(&attachment.learned).filter(|_| family == Family::V6).into_iter();
+    let subnets = learned.clone().flat_map(|learned| &learned.addresses);
+    let subnets = subnets.filter(|address| subnet(**address) != IpNetwork::from(address.ip()));
+    let default = learned.filter_map(|learned| learned.gateway);
+    let default = default.map(move |gateway| route(table, family.everything(), Some(gateway), dev));
+    subnets.map(move |address| route(table, *address, None, dev)).chain(default)
+}
+
+/// Whether it has a default route of that family, whoever gives it.
+pub(super) fn has_default(attachment: &Attachment, family: Family) -> bool {
+    given_default(attachment, family) || (family == Family::V6 && attachment.learned.gateway.is_some())
+}
+
+/// Whether IPAM gives it one.
+pub(super) fn given_default(attachment: &Attachment, family: Family) -> bool {
+    attachment_routes(attachment, MAIN, family).iter().any(Route::is_default)
 }
 
 /// The further routes of an attachment whose gateways it reaches (../spec/coordinator.md 9): those of the cluster are for
@@ -74,7 +103,9 @@ fn connected(table: u32, address: IpNetwork, dev: &str) -> Route {
 
 /// What is to be absent in main, because it stands in another table.
 pub(super) fn leaving_main(routes: &[Route]) -> impl Iterator<Item = RoutePattern> + '_ {
-    routes.iter().filter_map(|route| Some(RoutePattern { table: MAIN, dst: route.dst, dev: route.dev.clone()? }))
+    routes
+        .iter()
+        .filter_map(|route| Some(RoutePattern { table: MAIN, dst: route.dst, dev: route.dev.clone()?, metric: None }))
 }
 
 /// A route of ours by one link. IPv6 knows no scopes of routes, and no metric but one that says so.

@@ -1,8 +1,6 @@
 //! What underlay mode adds: the pair's own addresses and settings, and the way back by it for what came by it
 //! (../spec/coordinator.md 7f and 7g).
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 use schemas::intent::AuxiliaryLink;
 
@@ -63,8 +61,7 @@ pub(super) fn write(routed: &Routed<'_>, auxiliary: &AuxiliaryLink, plan: &mut P
 fn reply_path(stack: &Stack, plan: &mut Plan) {
     let Some(gateway) = stack.gateway else { return };
     let is_v6 = stack.family == Family::V6;
-    let everything = if is_v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
-    let default = IpNetwork::new(everything, 0).map(|dst| (dst, Some(gateway)));
+    let default = std::iter::once((stack.family.everything(), Some(gateway)));
     let on_link = stack.node_addresses.iter().map(|address| (IpNetwork::from(*address), None));
     for (dst, gateway) in on_link.chain(default) {
         let route = Route { src: stack.source, ..route(tables::DEFAULT_NIC, dst, gateway, AUXILIARY_LINK) };

@@ -10,8 +10,8 @@ use plan::{
 use proptest::prelude::*;
 use schemas::intent::{
     AssignedAddress, Attachment, AuxiliaryLink, Baseline, BaselineRoute, CoordinateIntent, CoordinatorOverrides,
-    CoordinatorSettings, HostPeer, LinkIdentity, LinkIntent, LinkKindIntent, MacvlanMode, Outcome, PodRef, RouteIntent,
-    Sandbox,
+    CoordinatorSettings, HostPeer, Learned, LinkIdentity, LinkIntent, LinkKindIntent, MacvlanMode, Outcome, PodRef,
+    RouteIntent, Sandbox,
 };
 use schemas::name::{AttachmentKey, Mac};
 
@@ -269,6 +269,7 @@ impl World {
                 mac: Some(mac(place)),
             }),
             link_wanted: nic.attached && nic.made,
+            learned: Learned::default(),
             foreign_link: (!nic.made).then(|| LinkIdentity { index: self.index(place), mac: mac(place) }),
             coordinate: (nic.attached && nic.coordinated).then_some(coordinate),
             uplink: None,
