@@ -149,7 +149,7 @@ fn bad_configuration_has_its_code_and_place() {
             Coordinator,
             "ADD",
             conf("1.0.0", json!({"prevResult": {}, "mode": "x"})).to_string(),
-            7,
+            999,
             "unknown tuneMode: x",
         ),
         (

@@ -17,6 +17,7 @@
 //! A test's `main` builds the [`binaries`] first, then calls [`netlink::testbed::enter_private_world`] while it has one
 //! thread, and then makes [`scene`]s, each under a name of its own, as many at a time as it likes.
 
+pub mod advertiser;
 pub mod agent;
 pub mod binaries;
 pub mod cluster;

@@ -54,6 +54,27 @@ fn flows(kernel: &Kernel) -> Vec<Flow> {
         .collect()
 }
 
+/// The node, pods, services and hijacked networks of the worlds.
+fn is_inside(ip: IpAddr) -> bool {
+    const INSIDE: [&str; 9] = [
+        "10.6.212.131/32",
+        "10.233.65.96/32",
+        "10.233.64.0/18",
+        "10.233.0.0/18",
+        "169.254.0.0/16",
+        "fd00:6::131/128",
+        "fd85::96/128",
+        "fd85::/64",
+        "fd86::/108",
+    ];
+    INSIDE.iter().any(|network| network.parse::<ipnetwork::IpNetwork>().unwrap().contains(ip))
+}
+
+/// The default CNI's gateway, which asks nobody; of IPv6 without an eth0 that has it nothing is inside.
+fn is_nobodys(ip: IpAddr) -> bool {
+    ip == IpAddr::from([169, 254, 1, 1]) || ip == IpAddr::from([10, 233, 65, 96])
+}
+
 /// How much a way may differ on the way from one to the other.
 #[derive(Clone, Copy, PartialEq)]
 enum Continuity {
@@ -499,6 +520,31 @@ proptest! {
                     continue;
                 }
                 prop_assert_eq!(repaired.lookup(flow.0, flow.1), whole.lookup(flow.0, flow.1), "{:?}", flow);
+            }
+        }
+    }
+
+    /// Whoever asks a NIC's address gets the answer from that NIC, or, asking from inside the cluster, by the link to the
+    /// node; so a reply takes the way of its request, whichever side began.
+    #[test]
+    fn a_reply_takes_the_way_of_its_request(world in world_of_any_mode(false), foreign in Just(0u8)) {
+        prop_assume!(world.nics.iter().all(|nic| nic.coordinated && nic.tuned && nic.attached));
+        let kernel = grow(&world, &Foreign::pick(foreign))?;
+        let inside = if world.underlay { "veth0" } else { "eth0" };
+        for (place, nic) in world.nics.iter().enumerate() {
+            let name = world::name(place);
+            for own in kernel.addresses.iter().filter(|it| it.dev == name) {
+                for (_, asker) in flows(&kernel).into_iter().filter(|(source, _)| source.is_none()) {
+                    if asker.is_ipv4() != own.address.is_ipv4() || is_nobodys(asker) {
+                        continue;
+                    }
+                    let Some(way) = kernel.lookup(Some(own.address.ip()), asker) else { continue };
+                    if is_inside(asker) {
+                        prop_assert_eq!(way.dev.as_str(), inside, "{} to {}", own.address, asker);
+                    } else if nic.gateway || own.address.contains(asker) {
+                        prop_assert_eq!(way.dev.as_str(), name.as_str(), "{} to {}", own.address, asker);
+                    }
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 // Tests with a main of their own are not tests to clippy, whose configuration permits this there.
 #![allow(clippy::unwrap_used)]
 
+mod advertised;
+mod borrowed;
 mod calls;
 mod damage;
 mod declared;
@@ -46,6 +48,10 @@ fn main() {
         trial("a_changed_coordinator_stops_at_the_first_failure", waves::stop_at_the_first_failure),
         trial("another_default_nic_reaches_running_pods", declared::default_nic),
         trial("another_node_address_reaches_running_pods", declared::node_address),
+        trial("sysctls_of_the_node_come_back", borrowed::of_the_node),
+        trial("sysctls_of_a_pod_come_back", borrowed::of_a_pod),
+        trial("what_is_advertised_is_routed", advertised::beside_the_default_nic),
+        trial("what_is_advertised_may_be_the_default", advertised::on_the_default_nic),
         trial("a_vanished_namespace_keeps_its_address_until_del", calls::vanished_namespace),
         trial("a_stopping_agent_leaves_no_add_in_the_dark", calls::stopping_agent),
     ];

@@ -48,7 +48,8 @@ impl Kernel {
     fn register_sysctls(&mut self) {
         let own = |link: &Link| {
             let name = &link.name;
-            let v6 = ["ndisc_notify", "disable_ipv6"].map(|setting| format!("net/ipv6/conf/{name}/{setting}"));
+            let v6 = ["ndisc_notify", "disable_ipv6", "accept_ra_defrtr"]
+                .map(|setting| format!("net/ipv6/conf/{name}/{setting}"));
             let v4 = ["arp_notify", "rp_filter", "src_valid_mark"];
             v4.map(|setting| format!("net/ipv4/conf/{name}/{setting}")).into_iter().chain(v6)
         };
