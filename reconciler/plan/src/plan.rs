@@ -318,6 +318,18 @@ impl<'a> Routed<'a> {
         }
     }
 
+    /// Another NIC than the holder of the default route has networks of its own, to which rules lead: asked from there, an
+    /// address of the holder would answer by that other NIC. So the holder's routes stand in its own table too, for what has
+    /// its address.
+    fn has_rivals(&self, stack: &Stack) -> bool {
+        let is_rival = |(index, nic): (usize, &Nic<'_>)| {
+            let routes = attachment_routes(nic.attachment, MAIN, stack.family);
+            let has_own = routes.iter().any(|route| !route.is_default());
+            nic.settings.tune_pod_routes && stack.default_nic != Some(index) && has_own
+        };
+        self.nics.iter().enumerate().any(is_rival)
+    }
+
     /// Tables, rules and what leaves main.
     fn write_tables(&self, stack: &Stack, pod: &mut Desired) {
         let family = stack.family;
@@ -325,10 +337,20 @@ impl<'a> Routed<'a> {
             self.write_advertised(stack, pod);
         }
         let mut rules = Rules::default();
+        let has_rivals = self.has_rivals(stack);
+        // Its rules stand before all others: those are where they would be without it.
+        let mut holder: Option<(u32, Vec<IpAddr>)> = None;
         if stack.default_nic.is_none() || self.inside.auxiliary().is_some() {
             let main = self.inside.routes(MAIN, family).into_iter().chain(self.cluster_routes_in(stack, MAIN));
             rules.reached_by_main(main.clone());
             claim(main, pod);
+            let own: Vec<IpAddr> = self.inside.addresses().filter(|ip| family.has(*ip)).collect();
+            if has_rivals && !own.is_empty() {
+                let table = tables::DEFAULT_NIC;
+                holder = Some((table, own));
+                let all = self.inside.routes(table, family).into_iter().chain(self.cluster_routes_in(stack, table));
+                claim(all, pod);
+            }
         } else {
             let table = tables::DEFAULT_NIC;
             let own: Vec<Route> =
@@ -344,6 +366,13 @@ impl<'a> Routed<'a> {
                 let all: Vec<Route> = in_main.into_iter().chain(policy(MAIN)).collect();
                 rules.reached_by_main(all.iter().cloned());
                 claim(all, pod);
+                if has_rivals {
+                    let table = tables::of_ordinal(nic.attachment.ordinal);
+                    let addresses = addresses_of(nic.attachment, family).map(|address| address.ip());
+                    holder = Some((table, addresses.collect()));
+                    let own = attachment_routes(nic.attachment, table, family).into_iter().chain(policy(table));
+                    claim(own.chain(self.cluster_and_link_routes_in(stack, table)), pod);
+                }
                 continue;
             }
             let table = tables::of_ordinal(nic.attachment.ordinal);
@@ -358,6 +387,9 @@ impl<'a> Routed<'a> {
             rules.also_in(table, cluster.iter());
             // Only what has the NIC's own address goes by these: no `to` rules lead there.
             claim(own.into_iter().chain(policy(table)).chain(cluster), pod);
+        }
+        if let Some((table, addresses)) = holder {
+            rules.nic(table, &[], addresses.into_iter());
         }
         pod.rules.extend(rules.number(family));
     }

@@ -176,12 +176,21 @@ fn the_quick_start_with_eth0_as_default_is_as_promised() {
     let promised = "\
 # ip rule
 0:      from all lookup local
+32763:  from 10.233.120.101 lookup 100
 32764:  from 10.6.212.200 lookup 101
 32765:  from all to 10.6.0.0/16 lookup 101
 32766:  from all lookup main
 32767:  from all lookup default
 
 # ip route
+default via 10.233.65.96 dev eth0
+10.6.212.131 dev eth0 scope link
+10.233.0.0/18 via 10.6.212.131 dev eth0
+10.233.64.0/18 via 10.6.212.131 dev eth0
+10.233.65.96 dev eth0 scope link
+169.254.0.0/16 via 10.6.212.131 dev eth0
+
+# ip route show table 100
 default via 10.233.65.96 dev eth0
 10.6.212.131 dev eth0 scope link
 10.233.0.0/18 via 10.6.212.131 dev eth0

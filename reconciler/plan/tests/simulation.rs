@@ -527,9 +527,10 @@ proptest! {
     /// Whoever asks a NIC's address gets the answer from that NIC, or, asking from inside the cluster, by the link to the
     /// node; so a reply takes the way of its request, whichever side began.
     #[test]
-    fn a_reply_takes_the_way_of_its_request(world in world_of_any_mode(false), foreign in Just(0u8)) {
-        prop_assume!(world.nics.iter().all(|nic| nic.coordinated && nic.tuned && nic.attached));
-        let kernel = grow(&world, &Foreign::pick(foreign))?;
+    fn a_reply_takes_the_way_of_its_request(world in world_of_any_mode(false)) {
+        let nics = world.nics.iter().map(|nic| world::Nic { coordinated: true, tuned: true, ..nic.clone() });
+        let world = World { nics: nics.collect(), ..world };
+        let kernel = grow(&world, &Foreign::default())?;
         let inside = if world.underlay { "veth0" } else { "eth0" };
         for (place, nic) in world.nics.iter().enumerate() {
             let name = world::name(place);

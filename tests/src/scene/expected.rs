@@ -42,12 +42,13 @@ pub const NO_RULES: &str = "\
 /// `ip rule` in the pod with `default-route-nic: eth0`.
 pub const ETH0_RULES: &str = "\
 0: from all lookup local
+32763: from 10.233.120.101 lookup 100
 32764: from 10.6.212.200 lookup 101
 32765: from all to 10.6.0.0/16 lookup 101
 32766: from all lookup main
 32767: from all lookup default";
 
-/// `ip route` in the pod with `default-route-nic: eth0`.
+/// `ip route` in the pod with `default-route-nic: eth0`; also its table 100, for what has eth0's address.
 pub const ETH0_MAIN: &str = TABLE_100;
 
 /// `ip route show table 101` in the pod with `default-route-nic: eth0`: net1's routes, and those by eth0 that every

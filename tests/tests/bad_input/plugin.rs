@@ -105,21 +105,25 @@ fn chains() {
         changed
     };
     assert_refused(ask(&with("prevResult", Value::Null)), 7, &["prevResult is missing", "behind a main plugin"]);
-    assert_refused(ask(&with("prevResult", json!({"ips": []}))), 7, &["no usable IP addresses on \"net1\""]);
-    assert_refused(ask(&conf("coordinator")), 7, &["net1: the main plugin must come first"]);
-    assert_refused(ask(&with("podDefaultCniNic", json!("nic7"))), 7, &["the pod has no nic7"]);
+    assert_refused(ask(&with("prevResult", json!({"ips": []}))), 999, &["no usable IP addresses on \"net1\""]);
+    assert_refused(ask(&conf("coordinator")), 999, &["net1: the main plugin must come first"]);
+    assert_refused(ask(&with("podDefaultCniNic", json!("nic7"))), 999, &["the pod has no nic7"]);
     assert_refused(
         ask(&with("mode", json!("sideways"))),
-        7,
+        999,
         &["unknown tuneMode: sideways", "auto, underlay, overlay, disabled"],
     );
-    assert_refused(ask(&with("mode", json!("underlay"))), 7, &["mode underlay", "is not supported"]);
+    assert_refused(
+        ask(&with("mode", json!("underlay"))),
+        999,
+        &["in underlay mode", "auxiliary interface eth0 was not created"],
+    );
     for hijack in [json!(["not-a-network"]), json!(["10.0.0.0/99"])] {
-        assert_refused(ask(&with("hijackCIDR", hijack)), 7, &["hijackCIDR"]);
+        assert_refused(ask(&with("hijackCIDR", hijack)), 999, &["hijackCIDR"]);
     }
     let first = Attachment { ifname: "eth0".into(), ..it.clone() };
     let asked = runtime.call("coordinator", "ADD", Some(&first), with("mode", json!("overlay")).to_string().as_bytes());
-    assert_refused(asked, 7, &["eth0", "overlay"]);
+    assert_refused(asked, 999, &["eth0", "overlay"]);
     let pool = json!({"type": "spiderpool", "default_ipv4_ippool": ["nowhere"]});
     let mut unknown = conf("spiderpool");
     unknown["ipam"] = pool;

@@ -100,7 +100,10 @@ impl Stand<'_> {
             if nic.is_tuned() {
                 let by = || Must::ReplyBy(nic.name);
                 walk.to_pod(&format!("peer to {}", nic.name), &scene.controller, *own, by());
+                // Asked by who is in another NIC's network, by way of the router.
+                let other = peer(if nic.network == Network::First { Network::Second } else { Network::First }, v6);
                 if nic.has_gateway {
+                    walk.to_pod_as(&format!("peer elsewhere to {}", nic.name), &scene.controller, other, *own, by());
                     walk.to_pod(&format!("outside to {}", nic.name), &scene.outside, *own, by());
                 }
             }
@@ -113,6 +116,9 @@ impl Stand<'_> {
         }
         for own in self.inside.iter().filter(|ip| ip.is_ipv6() == v6) {
             walk.to_pod("node to eth0", &scene.worker, *own, Must::ReplyBy("eth0"));
+            if nics.iter().any(|(nic, _)| nic.is_tuned()) {
+                walk.to_pod("other node to eth0", &scene.controller, *own, Must::ReplyBy("eth0"));
+            }
         }
     }
 }
@@ -146,6 +152,10 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn from_pod(&mut self, name: &str, own: Option<IpAddr>, to: &Netns, address: IpAddr, must: Must<'_>) {
         self.go(&format!("pod to {name}"), self.stand.pod, own, to, address, &must);
+    }
+
+    fn to_pod_as(&mut self, name: &str, from: &Netns, own: IpAddr, address: IpAddr, must: Must<'_>) {
+        self.go(name, from, Some(own), self.stand.pod, address, &must);
     }
 
     fn to_pod(&mut self, name: &str, from: &Netns, address: IpAddr, must: Must<'_>) {

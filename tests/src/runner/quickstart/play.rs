@@ -203,12 +203,13 @@ impl Play {
         let netns = &attached.pod.netns;
         let table_101 = DEFAULT_NIC + 1;
         let (rules, main) = (show::rules(netns)?, show::routes(netns, MAIN)?);
-        let second = show::routes(netns, table_101)?;
+        let (hundred, second) = (show::routes(netns, DEFAULT_NIC)?, show::routes(netns, table_101)?);
         checks.shown("ip rule", &rules);
         checks.shown("ip route", &main);
         checks.shown("ip route show table 101", &second);
         checks.same("pod: ip rule", &show::comparable(&rules), expected::ETH0_RULES);
         checks.same("pod: ip route", &show::comparable(&main), expected::ETH0_MAIN);
+        checks.same("pod: ip route show table 100", &show::comparable(&hundred), expected::TABLE_100);
         checks.same("pod: ip route show table 101", &show::comparable(&second), expected::ETH0_TABLE_101);
         paths::check_default_route_eth0(&self.scene, &attached.seat(), &self.pods[0].seat(), checks);
         self.pods.insert(0, attached);
