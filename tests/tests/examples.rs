@@ -47,6 +47,9 @@ fn every_example_is_valid() {
         // A Deployment is Kubernetes' affair.
         ("quickstart/nginx.yaml", None),
         ("quickstart/pod-default-route-eth0.yaml", key("Pod default/nginx-4653bc4f24-rswak")),
+        ("underlay/coordinator.yaml", key("SpiderCoordinator /default")),
+        ("underlay/ippool.yaml", key("SpiderIPPool /vlan100-v4")),
+        ("underlay/multusconfig.yaml", key("SpiderMultusConfig kube-system/vlan100")),
     ];
     assert_eq!(declared, expected.map(|(file, key)| (file.to_owned(), key)).into());
 }

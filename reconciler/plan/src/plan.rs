@@ -325,7 +325,8 @@ impl<'a> Routed<'a> {
         let is_rival = |(index, nic): (usize, &Nic<'_>)| {
             let routes = attachment_routes(nic.attachment, MAIN, stack.family);
             let has_own = routes.iter().any(|route| !route.is_default());
-            nic.settings.tune_pod_routes && stack.default_nic != Some(index) && has_own
+            // Also one whose routes are left in main.
+            stack.default_nic != Some(index) && has_own
         };
         self.nics.iter().enumerate().any(is_rival)
     }

@@ -14,7 +14,7 @@ use tests::scene::{PORT, Pod, dual};
 use tests::stage;
 use tests::witness::Witness;
 
-use crate::case::{Case, Families, Mode, Nic, Order};
+use crate::case::{By, Case, Families, Mode, Nic, Order};
 use crate::lane::{Lane, conflist};
 use crate::tables::{self, Names};
 use crate::ways::Stand;
@@ -111,6 +111,9 @@ pub(crate) fn play(lane: &Lane, case: &Case) {
     assert!(wrong.is_empty(), "{} of {count} ways are wrong:\n{}", wrong.len(), wrong.join("\n"));
     // Nothing of that was a change.
     stage::check(&lane.agent).unwrap();
+    torn_and_mended(lane, case, pod);
+    let (count, wrong) = stand(&all).walk();
+    assert!(wrong.is_empty(), "mended, {} of {count} ways are wrong:\n{}", wrong.len(), wrong.join("\n"));
 
     if case.order == Order::NamespaceFirst {
         body.end(lane);
@@ -146,6 +149,35 @@ pub(crate) fn play(lane: &Lane, case: &Case) {
     Witness::open(&lane.scene.worker).unwrap().until_like(&node_with_pod, PATIENCE).unwrap();
     body.end(lane);
     settle(lane, &node_before);
+}
+
+/// Everything of dragline's is taken away: rules, routes of all tables, the nftables table, the links that it made.
+fn torn_and_mended(lane: &Lane, case: &Case, pod: &Netns) {
+    let whole = Picture::take(pod).unwrap().without("index ");
+    let kernel = netlink::Kernel::new().unwrap();
+    let identity = kernel.identify(pod.path()).unwrap();
+    let mut scene = pod.scene().unwrap();
+    let observed = scene.observe().unwrap();
+    let ours = |protocol: u8| protocol == plan::tables::PROTOCOL;
+    // By then the agent may have begun to mend.
+    for rule in observed.rules.iter().filter(|rule| ours(rule.protocol)) {
+        let _ = scene.delete_rule(rule);
+    }
+    for route in observed.routes.iter().filter(|route| ours(route.protocol)) {
+        let _ = scene.delete_route(route);
+    }
+    if case.mode == Mode::Underlay {
+        for outcome in kernel.pass(&identity).unwrap().apply(&[plan::Step::DeleteFilter]) {
+            outcome.unwrap();
+        }
+        let _ = scene.delete_link("veth0");
+    }
+    for nic in case.nics.iter().filter(|nic| nic.by == By::Own) {
+        let _ = scene.delete_link(nic.name);
+    }
+    let is_whole = |found: &Picture| whole.difference(&found.clone().without("index "));
+    Witness::open(pod).unwrap().until("whole again", PATIENCE, is_whole).unwrap();
+    stage_settled(lane);
 }
 
 /// What DEL left to be done is done.

@@ -145,7 +145,7 @@ fn is_early(route: &Route, view: &View) -> bool {
 
 /// A connected subnet that comes up would take its packets.
 fn is_captured(route: &Route, view: &View) -> bool {
-    view.connecting.iter().any(|subnet| subnet.prefix() < route.dst.prefix() && subnet.contains(route.dst.ip()))
+    view.connecting.iter().any(|subnet| subnet.prefix() <= route.dst.prefix() && subnet.contains(route.dst.ip()))
 }
 
 /// The rule leads to main for what main does not have yet, or would take the packets of such a rule.

@@ -270,7 +270,12 @@ impl Kernel {
         }
         self.addresses.retain(|it| !gone(it));
         let ip = address.address.ip();
-        let connected = connected(address);
+        // Of IPv6 the subnet stays for as long as the link has another address in it.
+        let network = (address.address.network(), address.address.prefix());
+        let has_another = self.addresses.iter().any(|it| {
+            it.dev == address.dev && (it.address.network(), it.address.prefix()) == network && it.address.is_ipv6()
+        });
+        let connected = connected(address).filter(|_| !has_another);
         let is_local = self.addresses.iter().any(|it| it.address.ip() == ip);
         let is_last =
             address.address.is_ipv4() && !self.addresses.iter().any(|it| it.dev == address.dev && it.address.is_ipv4());
