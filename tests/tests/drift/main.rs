@@ -46,6 +46,7 @@ fn main() {
         trial("another_hijacked_network_reaches_running_pods", declared::hijacked_network),
         trial("a_changed_coordinator_reaches_pods_in_waves", waves::reach_all),
         trial("a_changed_coordinator_stops_at_the_first_failure", waves::stop_at_the_first_failure),
+        trial("another_rule_table_reaches_running_pods", waves::another_rule_table),
         trial("another_default_nic_reaches_running_pods", declared::default_nic),
         trial("another_node_address_reaches_running_pods", declared::node_address),
         trial("sysctls_of_the_node_come_back", borrowed::of_the_node),

@@ -3,8 +3,12 @@
 
 use netlink::testbed::Netns;
 use serde_json::{Value, json};
+use tests::picture::Picture;
+use tests::probe::{Protocol, passage};
 use tests::runtime::Attachment;
+use tests::scene::PORT;
 use tests::stage::{MainPlugin, Stage};
+use tests::witness::Witness;
 
 use crate::PATIENCE;
 
@@ -116,4 +120,44 @@ pub(crate) fn stop_at_the_first_failure() {
     for (_, attachment, result) in &underlay.pods {
         underlay.stage.runtime().del(&conflist, attachment, Some(result)).unwrap();
     }
+}
+
+/// The node's rule and routes move to another table, pod by pod, and nothing is left in the one before.
+pub(crate) fn another_rule_table() {
+    let stage = Stage::set("rule-table", MainPlugin::Own).unwrap();
+    let members = [1, 2, 3].map(|number| stage.join(number).unwrap());
+    let declare = |table: u32| {
+        let manifest = format!(
+            "apiVersion: spiderpool.spidernet.io/v2beta1\nkind: SpiderCoordinator\nmetadata: {{name: default}}\n\
+             spec: {{mode: auto, podCIDRType: calico, hostRuleTable: {table}, hijackCIDR: [169.254.0.0/16]}}\n\
+             status: {{phase: Synced, overlayPodCIDR: [10.233.64.0/18], serviceCIDR: [10.233.0.0/18]}}\n"
+        );
+        stage.scene.apply("coordinator.yaml", &manifest).unwrap();
+    };
+    let in_table = |found: &Picture, table: u32| {
+        let rule = format!(" lookup {table} other ");
+        let route = format!("route table {table} ");
+        found
+            .lines()
+            .filter(|line| line.starts_with(&route) || (line.starts_with("rule ") && line.contains(&rule)))
+            .count()
+    };
+    for table in [600, 700, 500] {
+        declare(table);
+        let obstacle = |found: &Picture| {
+            let left: usize =
+                [500, 600, 700].iter().filter(|other| **other != table).map(|other| in_table(found, *other)).sum();
+            let there = found.lines().filter(|line| line.starts_with(&format!("route table {table} "))).count();
+            if left == 0 && there == members.len() { String::new() } else { found.text() }
+        };
+        Witness::open(stage.node()).unwrap().until(&format!("table {table}"), PATIENCE, obstacle).unwrap();
+        for member in &members {
+            let net1: std::net::Ipv4Addr =
+                member.result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+            let to = std::net::SocketAddr::from((net1, PORT));
+            let seen = passage(stage.node(), &member.pod.netns, &stage.scene.router, Protocol::Tcp, to).unwrap();
+            assert_eq!(seen.reply_by, ["eth0"], "table {table}");
+        }
+    }
+    stage.check().unwrap();
 }
