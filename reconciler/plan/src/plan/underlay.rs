@@ -6,8 +6,9 @@ use schemas::intent::AuxiliaryLink;
 
 use super::family::Family;
 use super::inside::{self, AUXILIARY_LINK};
+use super::own::disable_ipv6;
 use super::routes::route;
-use super::{Plan, Routed, Stack, disable_ipv6};
+use super::{Plan, Routed, Stack};
 use crate::desired::DesiredRoute;
 use crate::filter::FilterTable;
 use crate::object::{Address, Route, Rule, Scope};
