@@ -43,7 +43,7 @@ impl Stand<'_> {
             if !nics.is_empty() {
                 self.to_the_cluster(v6, &mut walk);
                 self.to_the_world(v6, &nics, &mut walk);
-                self.from_the_world(v6, &nics, &mut walk);
+                self.the_world_asks(v6, &nics, &mut walk);
             }
         }
         (walk.count, walk.wrong)
@@ -53,13 +53,13 @@ impl Stand<'_> {
         let scene = &self.lane.scene;
         let inside = || Must::LeaveBy(vec![self.case.inside()]);
         let node: IpAddr = if v6 { dual::WORKER_ADDRESS.into() } else { scene::WORKER_ADDRESS.into() };
-        walk.from_pod("node", None, &scene.worker, node, inside());
+        walk.pod_asks("node", None, &scene.worker, node, inside());
         // The scene's overlay pods have IPv4 alone; an eth0 without it has no way to them back.
         let has_v4 = !v6 && self.case.mode != Mode::Overlay(Families::V6);
         if has_v4 {
             let overlay = &scene.overlay_pod.netns;
-            walk.from_pod("overlay pod", None, overlay, OVERLAY_POD_ADDRESS.into(), inside());
-            walk.from_pod("service", None, overlay, SERVICE.parse().unwrap(), inside());
+            walk.pod_asks("overlay pod", None, overlay, OVERLAY_POD_ADDRESS.into(), inside());
+            walk.pod_asks("service", None, overlay, SERVICE.parse().unwrap(), inside());
         }
     }
 
@@ -70,54 +70,65 @@ impl Stand<'_> {
         let is_tuned = attached.iter().any(|nic| nic.is_tuned());
         if let Some(default) = self.case.default_nic(&attached, v6).filter(|_| is_tuned) {
             // By eth0 it goes as an overlay packet, which has a way back in this scene.
-            walk.from_pod("outside", None, &scene.outside, outside, Must::LeaveBy(vec![default]));
+            walk.pod_asks("outside", None, &scene.outside, outside, Must::LeaveBy(vec![default]));
         }
         for network in [Network::First, Network::Second] {
             let here: Vec<&str> =
                 nics.iter().filter(|(nic, _)| nic.network == network).map(|(nic, _)| nic.name).collect();
             if !here.is_empty() {
-                walk.from_pod("peer", None, &scene.controller, peer(network, v6), Must::LeaveBy(here));
+                walk.pod_asks("peer", None, &scene.controller, peer(network, v6), Must::LeaveBy(here));
             }
         }
         for (nic, own) in nics.iter().filter(|(nic, _)| nic.is_tuned()) {
             let by = || Must::LeaveBy(vec![nic.name]);
             if nic.has_gateway {
-                walk.from_pod(&format!("outside as {}", nic.name), Some(*own), &scene.outside, outside, by());
+                walk.pod_asks(&format!("outside as {}", nic.name), Some(*own), &scene.outside, outside, by());
             }
             let name = format!("peer as {}", nic.name);
-            walk.from_pod(&name, Some(*own), &scene.controller, peer(nic.network, v6), by());
+            walk.pod_asks(&name, Some(*own), &scene.controller, peer(nic.network, v6), by());
         }
         if let (true, Some(own)) = (is_tuned, self.inside.iter().find(|ip| ip.is_ipv6() == v6)) {
-            walk.from_pod("outside as eth0", Some(*own), &scene.outside, outside, Must::LeaveBy(vec!["eth0"]));
+            walk.pod_asks("outside as eth0", Some(*own), &scene.outside, outside, Must::LeaveBy(vec!["eth0"]));
         }
     }
 
-    fn from_the_world(&self, v6: bool, nics: &[(&Nic, IpAddr)], walk: &mut Walk<'_>) {
+    fn the_world_asks(&self, v6: bool, nics: &[(&Nic, IpAddr)], walk: &mut Walk<'_>) {
         let scene = &self.lane.scene;
         for (nic, own) in nics {
             let inside = || Must::ReplyBy(self.case.inside());
-            walk.to_pod(&format!("node to {}", nic.name), &scene.worker, *own, inside());
+            walk.pod_is_asked(&format!("node to {}", nic.name), &scene.worker, *own, inside());
             if nic.is_tuned() {
                 let by = || Must::ReplyBy(nic.name);
-                walk.to_pod(&format!("peer to {}", nic.name), &scene.controller, *own, by());
+                walk.pod_is_asked(&format!("peer to {}", nic.name), &scene.controller, *own, by());
                 // Asked by who is in another NIC's network, by way of the router.
                 let other = peer(if nic.network == Network::First { Network::Second } else { Network::First }, v6);
                 if nic.has_gateway {
-                    walk.to_pod_as(&format!("peer elsewhere to {}", nic.name), &scene.controller, other, *own, by());
-                    walk.to_pod(&format!("outside to {}", nic.name), &scene.outside, *own, by());
+                    walk.pod_is_asked_by(
+                        &format!("peer elsewhere to {}", nic.name),
+                        &scene.controller,
+                        other,
+                        *own,
+                        by(),
+                    );
+                    walk.pod_is_asked(&format!("outside to {}", nic.name), &scene.outside, *own, by());
                 }
             }
             if self.case.mode == Mode::Underlay {
                 // Through the node, as a service of type LoadBalancer with externalTrafficPolicy Local does.
                 let external = external(v6);
                 dnat::redirect(&scene.worker, external, *own).unwrap();
-                walk.to_pod(&format!("outside through the node to {}", nic.name), &scene.outside, external, inside());
+                walk.pod_is_asked(
+                    &format!("outside through the node to {}", nic.name),
+                    &scene.outside,
+                    external,
+                    inside(),
+                );
             }
         }
         for own in self.inside.iter().filter(|ip| ip.is_ipv6() == v6) {
-            walk.to_pod("node to eth0", &scene.worker, *own, Must::ReplyBy("eth0"));
+            walk.pod_is_asked("node to eth0", &scene.worker, *own, Must::ReplyBy("eth0"));
             if nics.iter().any(|(nic, _)| nic.is_tuned()) {
-                walk.to_pod("other node to eth0", &scene.controller, *own, Must::ReplyBy("eth0"));
+                walk.pod_is_asked("other node to eth0", &scene.controller, *own, Must::ReplyBy("eth0"));
             }
         }
     }
@@ -150,15 +161,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn from_pod(&mut self, name: &str, own: Option<IpAddr>, to: &Netns, address: IpAddr, must: Must<'_>) {
+    fn pod_asks(&mut self, name: &str, own: Option<IpAddr>, to: &Netns, address: IpAddr, must: Must<'_>) {
         self.go(&format!("pod to {name}"), self.stand.pod, own, to, address, &must);
     }
 
-    fn to_pod_as(&mut self, name: &str, from: &Netns, own: IpAddr, address: IpAddr, must: Must<'_>) {
+    fn pod_is_asked_by(&mut self, name: &str, from: &Netns, own: IpAddr, address: IpAddr, must: Must<'_>) {
         self.go(name, from, Some(own), self.stand.pod, address, &must);
     }
 
-    fn to_pod(&mut self, name: &str, from: &Netns, address: IpAddr, must: Must<'_>) {
+    fn pod_is_asked(&mut self, name: &str, from: &Netns, address: IpAddr, must: Must<'_>) {
         self.go(name, from, None, self.stand.pod, address, &must);
     }
 
