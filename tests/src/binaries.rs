@@ -102,13 +102,7 @@ fn build() -> Result<Binaries, BuildError> {
         .arg("--target-dir")
         .arg(&target.folder)
         .stdin(Stdio::null());
-    // Under `cargo test` these are the test package's. Build scripts that ask for them would run again, and with them all
-    // that is built on their crates, each time that the two kinds of builds take turns.
-    for (name, _) in env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|own| is_named(&name, own)) {
-            cargo.env_remove(name);
-        }
-    }
+    forget_package(&mut cargo);
     let mut built = target.folder.clone();
     if let Some(triple) = &target.triple {
         cargo.args(["--target", triple]);
@@ -117,6 +111,16 @@ fn build() -> Result<Binaries, BuildError> {
     built.push(profile_folder(&target.profile));
     run(&mut cargo)?;
     Ok(Binaries { dragline: built.join("dragline"), plugins: built.join("dragline-cni") })
+}
+
+/// Takes from a nested cargo what the outer one has set for the package that it runs. Build scripts that ask for it would
+/// run again, and with them all that is built on their crates, each time that the two kinds of builds take turns.
+pub fn forget_package(cargo: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|own| is_named(&name, own)) {
+            cargo.env_remove(name);
+        }
+    }
 }
 
 fn is_named(name: &OsString, prefix: &str) -> bool {

@@ -11,6 +11,7 @@
 //! Metrics ─── the agent's own numbers
 //! Cluster ─── etcd and an API server, kubectl
 //! Fleet ───── nodes with agents around one API server
+//! FullNode    a node with 250 pods of every kind, its storms timed
 //! Stage ───── all of it together: a scene, an agent, and pods attached by the runtime's part
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod dnat;
 pub mod fleet;
+pub mod full_node;
 pub mod metrics;
 pub mod picture;
 pub mod probe;

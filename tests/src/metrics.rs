@@ -44,6 +44,11 @@ impl Metrics {
         Self(samples.collect())
     }
 
+    /// Each sample by its whole name, labels included.
+    pub fn all(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// One of them: `netlink_changes` is the sample `dragline_netlink_changes` or `dragline_netlink_changes_total`.
     pub fn of(&self, name: &str) -> Result<u64, MetricsError> {
         let found = [format!("dragline_{name}_total"), format!("dragline_{name}")];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netlink::{Event, EventScope, Events};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::worker::Cause;
@@ -12,6 +13,8 @@ use crate::{estranged, node};
 
 /// Against what no event tells of: changes of sysctls and nexthop objects.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Where so much happens that events are lost again and again, looks at everything are so far apart.
+const LOST_PACE: Duration = Duration::from_secs(1);
 /// Where events of the pods' namespaces cannot be heard (CAP_NET_BROADCAST is missing), time has to do.
 const RESYNC_DEAF: Duration = Duration::from_secs(1);
 
@@ -43,9 +46,19 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
 async fn listen(agent: &Arc<Agent>, mut events: Events) {
     let stopping = agent.stopping();
     tokio::pin!(stopping);
+    // Events were lost, and when everything is to be looked at for it.
+    let mut lost = None;
+    let mut looked: Option<Instant> = None;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = at(lost) => {
+                (lost, looked) = (None, Some(Instant::now()));
+                // A namespace may have gone unheard, and its number be another's by now.
+                agent.workers.forget_numbers();
+                agent.mark_all();
+                continue;
+            }
             () = &mut stopping => return,
         };
         agent.metrics.events.inc();
@@ -72,11 +85,18 @@ async fn listen(agent: &Arc<Agent>, mut events: Events) {
             }
             Event::Lost => {
                 tracing::warn!("kernel events were lost: everything is looked at");
-                // A namespace may have gone unheard, and its number be another's by now.
-                agent.workers.forget_numbers();
-                agent.mark_all();
+                let now = Instant::now();
+                lost.get_or_insert_with(|| looked.map_or(now, |looked| now.max(looked + LOST_PACE)));
             }
         }
+    }
+}
+
+/// Completes at that time; never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use netlink::ObserveError;
 use plan::{Desired, Diff, Observed, Plan, PlanInput, Prune, Step, diff, ownership, plan};
@@ -28,6 +29,8 @@ pub struct Ended {
     pub is_undone: bool,
     /// What was done.
     pub steps: Vec<String>,
+    /// When the last of it had been done.
+    pub applied: Option<Instant>,
     /// The sandbox has no records any more.
     pub is_forgotten: bool,
     /// Its namespace is gone: only DEL or GC can change anything.
@@ -51,8 +54,15 @@ struct Reconciled {
     has_left: bool,
     found: Found,
     steps: Vec<Step>,
+    applied: Option<Instant>,
     error: String,
     is_undone: bool,
+}
+
+impl Reconciled {
+    fn without_look(found: Found, error: String) -> Self {
+        Self { has_left: false, found, steps: Vec::new(), applied: None, error, is_undone: false }
+    }
 }
 
 /// The plan of a sandbox by what is known now.
@@ -91,9 +101,10 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     if is_new {
         tell_notes(agent, &records, &wanted.notes);
     }
-    let in_pod = {
+    let in_pod = async {
+        let _turn = agent.workers.turn().await;
         let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
-        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune))
+        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune)).await
     };
     // Somebody waits for a new intent: pod and node are two namespaces, and neither needs the other's part first.
     let on_node = async {
@@ -102,10 +113,7 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let (joined, on_node) = tokio::join!(in_pod, on_node);
     let pod = joined.unwrap_or_else(|error| Reconciled {
         has_left: true,
-        found: Found::Unreachable,
-        steps: Vec::new(),
-        error: format!("the pass ended badly: {error}"),
-        is_undone: false,
+        ..Reconciled::without_look(Found::Unreachable, format!("the pass ended badly: {error}"))
     });
     let mut error = pod.error;
     if matches!(pod.found, Found::Gone) {
@@ -133,7 +141,7 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let told = Steps { steps: steps.clone(), is_repair, error: outcome.error.clone() };
     let is_forgotten = settle(agent, &records, &pod.found, &outcome, told).await;
     let is_gone = matches!(pod.found, Found::Gone);
-    Ended { outcome, is_repair, is_undone: pod.is_undone, steps, is_forgotten, is_gone }
+    Ended { outcome, is_repair, is_undone: pod.is_undone, steps, applied: pod.applied, is_forgotten, is_gone }
 }
 
 /// What could not be done as asked.
@@ -166,17 +174,16 @@ fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str
 
 /// Makes the namespace as desired. Blocking.
 fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: Prune) -> Reconciled {
-    let without_look =
-        |found: Found, error: String| Reconciled { has_left: false, found, steps: Vec::new(), error, is_undone: false };
-    let unreachable = |error: String| without_look(Found::Unreachable, error);
-    let Some(identity) = &records.sandbox.netns else { return without_look(Found::Gone, String::new()) };
+    let unreachable = |error: String| Reconciled::without_look(Found::Unreachable, error);
+    let Some(identity) = &records.sandbox.netns else { return Reconciled::without_look(Found::Gone, String::new()) };
     let mut pass = match agent.kernel.pass(identity) {
         Ok(pass) => pass,
         Err(error) if error.is_gone() => {
             // The path may be gone while processes keep the namespace: the kernel says when it really goes.
             let lives = agent.workers.is_numbered(&records.sandbox.container);
             let found = if lives { Found::Unreachable } else { Found::Gone };
-            return without_look(found, if records.is_withdrawn() { String::new() } else { error.to_string() });
+            let error = if records.is_withdrawn() { String::new() } else { error.to_string() };
+            return Reconciled::without_look(found, error);
         }
         Err(error) => return unreachable(error.to_string()),
     };
@@ -255,7 +262,7 @@ fn rounds(
     desired: &Desired,
     prune: Prune,
 ) -> Result<Reconciled, ObserveError> {
-    let mut applied = Vec::new();
+    let (mut done, mut applied) = (Vec::new(), None);
     let mut observed = watched.observe(pass)?;
     let mut refused = Vec::new();
     let found = |observed| match prune {
@@ -266,7 +273,8 @@ fn rounds(
         let Diff { steps, blocked } = diff(desired, &observed, prune);
         if steps.is_empty() {
             let error = blocked.join("; ");
-            return Ok(Reconciled { has_left: false, found: found(observed), steps: applied, error, is_undone: false });
+            let found = found(observed);
+            return Ok(Reconciled { has_left: false, found, steps: done, applied, error, is_undone: false });
         }
         refused = pass
             .apply(&steps)
@@ -274,7 +282,8 @@ fn rounds(
             .zip(&steps)
             .filter_map(|(result, step)| result.err().map(|error| format!("{step}: {error}")))
             .collect();
-        applied.extend(steps);
+        applied = Some(Instant::now());
+        done.extend(steps);
         observed = watched.observe(pass)?;
     }
     let Diff { steps, blocked } = diff(desired, &observed, prune);
@@ -284,7 +293,7 @@ fn rounds(
     let refused = refused.into_iter().filter(|_| !steps.is_empty());
     let texts: Vec<String> = refused.chain(blocked).chain(left).collect();
     let error = texts.join("; ");
-    Ok(Reconciled { has_left: !steps.is_empty(), found: found(observed), steps: applied, error, is_undone })
+    Ok(Reconciled { has_left: !steps.is_empty(), found: found(observed), steps: done, applied, error, is_undone })
 }
 
 /// Writes down what the pass settled: attachments whose withdrawal is verified go, their addresses come back, and the

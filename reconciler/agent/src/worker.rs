@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use schemas::intent::{Outcome, PodRef};
 use schemas::name::ContainerId;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use crate::agent::Agent;
 use crate::cluster::Notice;
 use crate::fight::Fight;
 use crate::pass;
 
-/// How many sandboxes are reconciled at once: passes are short and end in netlink, which serialises writers.
+/// How many sandboxes are looked at once: looks are short and end in netlink, which serialises writers.
 const AT_ONCE: usize = 8;
+/// How many passes are under way: besides those that look, those that have looked and write down what they found, which
+/// the disk takes its time for and does for many at once.
+const UNDER_WAY: usize = 64;
 /// After an event, what belongs to the same change is waited for: so long at first, and up to so long in a namespace
 /// where other programs keep changing what is not ours.
 const SETTLE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -38,6 +41,8 @@ pub enum Cause {
 struct Slot {
     is_running: bool,
     pending: Option<Cause>,
+    /// When the first event was read that no look has followed yet.
+    heard: Option<Instant>,
     wake: Arc<Notify>,
     intent: Arc<Notify>,
     outcome: watch::Sender<Outcome>,
@@ -53,6 +58,7 @@ impl Slot {
         Self {
             is_running: false,
             pending: None,
+            heard: None,
             wake: Arc::new(Notify::new()),
             intent: Arc::new(Notify::new()),
             outcome: watch::Sender::new(Outcome::default()),
@@ -109,11 +115,17 @@ pub struct Workers {
     /// How many numbers have been learnt.
     numbers: AtomicU64,
     permits: Semaphore,
+    turns: Semaphore,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self { slots: Mutex::default(), numbers: AtomicU64::new(0), permits: Semaphore::new(AT_ONCE) }
+        Self {
+            slots: Mutex::default(),
+            numbers: AtomicU64::new(0),
+            permits: Semaphore::new(UNDER_WAY),
+            turns: Semaphore::new(AT_ONCE),
+        }
     }
 }
 
@@ -223,8 +235,14 @@ impl Workers {
     /// Completes when no pass is running.
     pub async fn drain(&self) {
         // Passes hold a permit each: all permits together mean no pass.
-        let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
+        let all = u32::try_from(UNDER_WAY).unwrap_or(u32::MAX);
         drop(self.permits.acquire_many(all).await);
+    }
+
+    /// Whose turn it is to look, in the order in which they ask; until it is dropped.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed: then it would hold nobody up.
+        self.turns.acquire().await.ok()
     }
 }
 
@@ -243,6 +261,9 @@ impl Agent {
             // An intent is looked at without delay even when an event came first.
             if slot.pending != Some(Cause::Intent) {
                 slot.pending = Some(cause);
+            }
+            if cause == Cause::Event {
+                slot.heard.get_or_insert_with(Instant::now);
             }
             // A failing pass is tried again when something moves; a fight is not.
             if cause == Cause::Intent || !slot.fight.is_on(Instant::now()) {
@@ -287,12 +308,20 @@ impl Agent {
     async fn work(self: Arc<Self>, container: &ContainerId) {
         loop {
             let cause = self.workers.with(container, |slot| slot.pending.take());
+            let begun = Instant::now();
             let cause = if cause == Some(Cause::Event) { self.settled(container).await } else { cause };
+            let settled = begun.elapsed();
+            let heard = self.workers.with(container, |slot| slot.heard.take());
             let Ok(permit) = self.workers.permits.acquire().await else { return };
             let ended = pass::run(&self, container, cause).await;
             drop(permit);
             if cause == Some(Cause::Event) {
                 self.workers.with(container, |slot| slot.pace.looked(!ended.steps.is_empty(), Instant::now()));
+            }
+            if let (true, Some(heard), Some(applied)) = (ended.is_repair, heard, ended.applied) {
+                let taken = applied.saturating_duration_since(heard);
+                self.metrics.repair_seconds.observe(taken.as_secs_f64());
+                self.metrics.repair_work_seconds.observe(taken.saturating_sub(settled).as_secs_f64());
             }
             if self.end_of_pass(container, ended).await {
                 return;

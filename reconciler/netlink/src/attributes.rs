@@ -24,6 +24,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) flags: u16,
     /// `nlmsg_seq`.
     pub(crate) sequence: u32,
+    /// `nlmsg_pid`: in an event the number of the socket that asked for the change; 0 when the kernel made it by itself.
+    pub(crate) port: u32,
     /// What follows the header, without padding.
     pub(crate) payload: &'a [u8],
 }
@@ -49,7 +51,8 @@ fn cut_frame(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
     let header: &[u8; 16] = bytes.first_chunk().ok_or(Malformed::Bytes("message header cut off"))?;
     let length = usize::try_from(u32_at(header, 0)).unwrap_or(usize::MAX);
     let payload = bytes.get(16..length).ok_or(Malformed::Bytes("message cut off"))?;
-    Ok(Frame { kind: u16_at(header, 4), flags: u16_at(header, 6), sequence: u32_at(header, 8), payload })
+    let (sequence, port) = (u32_at(header, 8), u32_at(header, 12));
+    Ok(Frame { kind: u16_at(header, 4), flags: u16_at(header, 6), sequence, port, payload })
 }
 
 fn aligned(length: usize) -> usize {

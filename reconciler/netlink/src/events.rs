@@ -2,11 +2,13 @@
 //! one for nftables.
 //!
 //! Events are hints to look again, not news: the kernel drops routes without any when a link goes down. The socket keeps
-//! no namespace alive; when one is really gone, [`Event::Gone`] says so.
+//! no namespace alive; when one is really gone, [`Event::Gone`] says so. What a [`crate::Pass`] changes in a pod is none: a
+//! pass ends with a look of its own.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -18,6 +20,7 @@ use crate::exchange::errno_of;
 use crate::namespace::{self, NamespaceError, Watched};
 use crate::neighbour;
 use crate::pass::{Kernel, parse_nsid};
+use crate::ports::Ports;
 
 /// Holds about 20,000 events; the default buffer holds 256.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -98,6 +101,7 @@ pub struct Events {
     scope: EventScope,
     pending: VecDeque<Event>,
     buffer: Vec<u8>,
+    own: Arc<Ports>,
 }
 
 /// A socket that is listened to.
@@ -137,6 +141,7 @@ impl Events {
             scope,
             pending: VecDeque::new(),
             buffer: vec![0; 64 * 1024],
+            own: kernel.ports(),
         })
     }
 
@@ -179,7 +184,7 @@ impl Events {
                 Err(_) if std::mem::take(&mut source.is_overrun) => return Ok(Event::Lost),
                 Err(_) => {}
                 Ok(Ok(_)) if source.is_overrun => {}
-                Ok(Ok(received)) => self.pending.extend(events(&self.buffer, received, source.read)),
+                Ok(Ok(received)) => self.pending.extend(events(&self.buffer, received, source.read, &self.own)),
                 Ok(Err(error)) => match errno_of(&error) {
                     Errno::ENOBUFS => source.is_overrun = true,
                     Errno::EINTR => {}
@@ -244,13 +249,20 @@ fn receive(socket: RawFd, buffer: &mut [u8]) -> Result<Received, Errno> {
     Ok(Received { length: message.bytes, is_cut: message.flags.contains(MsgFlags::MSG_TRUNC), nsid })
 }
 
-fn events(buffer: &[u8], received: Received, read: fn(&Frame<'_>, Option<i32>) -> Option<Event>) -> Vec<Event> {
+fn events(
+    buffer: &[u8],
+    received: Received,
+    read: fn(&Frame<'_>, Option<i32>) -> Option<Event>,
+    own: &Ports,
+) -> Vec<Event> {
     if received.is_cut {
         return vec![Event::Lost];
     }
     let bytes = buffer.get(..received.length).unwrap_or_default();
     Frames(bytes)
         .filter_map(|frame| match frame {
+            // The node's own pass looks before it acts, and relies on its events.
+            Ok(frame) if received.nsid.is_some() && own.has(frame.port) => None,
             Ok(frame) => read(&frame, received.nsid),
             // What cannot be read may be anything.
             Err(_) => Some(Event::Lost),
@@ -294,15 +306,15 @@ mod tests {
         #[test]
         fn no_datagram_panics(bytes: Vec<u8>, nsid: Option<i32>) {
             let length = bytes.len();
-            let _ = events(&bytes, Received { length, is_cut: false, nsid }, event);
-            let _ = events(&bytes, Received { length, is_cut: false, nsid }, filter_event);
+            let _ = events(&bytes, Received { length, is_cut: false, nsid }, event, &Ports::new());
+            let _ = events(&bytes, Received { length, is_cut: false, nsid }, filter_event, &Ports::new());
         }
     }
 
     #[test]
     fn a_number_given_by_another_namespace_is_not_ours() {
         let payload = [0, 0, 0, 0, 8, 0, 1, 0, 7, 0, 0, 0];
-        let frame = Frame { kind: 89, flags: 0, sequence: 0, payload: &payload };
+        let frame = Frame { kind: 89, flags: 0, sequence: 0, port: 0, payload: &payload };
         assert_eq!(event(&frame, None), Some(Event::Gone { nsid: 7 }));
         assert_eq!(event(&frame, Some(3)), None);
     }

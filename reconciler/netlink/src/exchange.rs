@@ -12,7 +12,7 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::Socket;
+use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{self, MsgFlags, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -95,11 +95,23 @@ impl Exchange {
         Self::open_protocol(netlink_sys::protocols::NETLINK_ROUTE)
     }
 
+    /// The same with that number, or, where another socket of the namespace has it, with one that the kernel gives.
+    pub(crate) fn open_at(port: u32) -> Result<Self, ExchangeError> {
+        Self::open_with(netlink_sys::protocols::NETLINK_ROUTE, port)
+    }
+
     /// The same for another of the kernel's protocols.
     pub(crate) fn open_protocol(protocol: isize) -> Result<Self, ExchangeError> {
+        Self::open_with(protocol, 0)
+    }
+
+    fn open_with(protocol: isize, port: u32) -> Result<Self, ExchangeError> {
         let opened = || -> io::Result<Socket> {
             let mut socket = Socket::new(protocol)?;
-            socket.bind_auto()?;
+            match socket.bind(&SocketAddr::new(port, 0)) {
+                Err(error) if errno_of(&error) == Errno::EADDRINUSE => socket.bind(&SocketAddr::new(0, 0))?,
+                bound => bound?,
+            }
             // Newer than the oldest kernels; without them errors are less clear and filters are ours alone.
             let _ = socket.set_ext_ack(true);
             let _ = socket.set_cap_ack(true);
@@ -332,7 +344,7 @@ mod tests {
         #[test]
         fn no_answer_panics(payload: Vec<u8>, flags: u16, done: bool) {
             let kind = if done { NLMSG_DONE } else { NLMSG_ERROR };
-            let _ = answer(&Frame { kind, flags, sequence: 1, payload: &payload });
+            let _ = answer(&Frame { kind, flags, sequence: 1, port: 0, payload: &payload });
         }
     }
 
@@ -342,7 +354,7 @@ mod tests {
         payload.extend([0; 16]);
         payload.extend([8, 0, 1, 0, b'b', b'a', b'd', 0]);
         let flags = NLM_F_ACK_TLVS | NLM_F_CAPPED;
-        let refused = answer(&Frame { kind: NLMSG_ERROR, flags, sequence: 1, payload: &payload }).unwrap_err();
+        let refused = answer(&Frame { kind: NLMSG_ERROR, flags, sequence: 1, port: 0, payload: &payload }).unwrap_err();
         assert_eq!(refused.to_string(), "Invalid argument: bad");
         assert_eq!(refused.errno(), Some(Errno::EINVAL));
     }

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod namespace;
 pub mod observe;
 pub mod pass;
+mod ports;
 pub mod probe;
 #[cfg(feature = "testbed")]
 pub mod testbed;

@@ -17,6 +17,7 @@ use crate::attributes::{Malformed, split, u32_of};
 use crate::exchange::{Exchange, ExchangeError, Request};
 use crate::namespace::{Door, NamespaceError, Namespaces};
 use crate::observe::{self, ObserveError, RouteScope};
+use crate::ports::Ports;
 use crate::{filter, sysctl};
 
 /// Why the kernel cannot be talked to at all.
@@ -44,6 +45,7 @@ struct Node {
     socket: Mutex<Exchange>,
     boot_id: String,
     changes: AtomicU64,
+    ports: Arc<Ports>,
 }
 
 impl Kernel {
@@ -55,6 +57,7 @@ impl Kernel {
             socket: Mutex::new(Exchange::open()?),
             boot_id: boot_id.trim().to_owned(),
             changes: AtomicU64::new(0),
+            ports: Arc::new(Ports::new()),
         })))
     }
 
@@ -111,6 +114,11 @@ impl Kernel {
         self.0.namespaces.at_home(inside)
     }
 
+    /// By which events tell what passes over pods have changed themselves.
+    pub(crate) fn ports(&self) -> Arc<Ports> {
+        Arc::clone(&self.0.ports)
+    }
+
     pub(crate) fn count_changes(&self, changes: usize) {
         self.0.changes.fetch_add(u64::try_from(changes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -123,7 +131,8 @@ impl Kernel {
     fn open(&self, path: &str) -> Result<(Door, Exchange, u64), NamespaceError> {
         let door = Door::open(path)?;
         let socket_error = |source| NamespaceError::Socket { path: path.to_owned(), source };
-        let exchange = self.0.namespaces.enter(&door, Exchange::open)?.map_err(socket_error)?;
+        let port = self.0.ports.give();
+        let exchange = self.0.namespaces.enter(&door, move || Exchange::open_at(port))?.map_err(socket_error)?;
         let cookie = exchange.cookie().map_err(socket_error)?;
         Ok((door, exchange, cookie))
     }

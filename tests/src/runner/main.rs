@@ -14,7 +14,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo quickstart [-- --keep | --no-color | -o json]   play examples/quickstart and check all of it
        cargo verify                                          set up, formatting, lints, dependencies, all tests, power cuts, link kinds
-       cargo benchmarks [-- --cluster | -o json]             whole processes against the reference plugins, and in a cluster
+       cargo benchmarks [-- --cluster | --drift | -o json]   whole processes against the reference plugins, with 250 pods, and in
+                                                             a cluster
        cargo power-cuts [-- --rounds N | --seed N | --without-sync]
                                                              the store on a machine whose power is cut
        cargo link-kinds                                      ipvlan, VLANs and bonds on a machine whose kernel has them";

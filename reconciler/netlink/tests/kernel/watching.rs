@@ -11,6 +11,7 @@ use crate::trial;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("events_of_another_namespace_arrive", another_namespace),
+        trial("what_a_pass_has_changed_in_a_pod_is_no_event", own),
         trial("events_of_the_node_arrive", node),
         trial("events_say_when_a_namespace_is_gone_and_nothing_keeps_it", gone),
         trial("events_say_when_some_were_lost", lost),
@@ -61,6 +62,26 @@ fn another_namespace() {
         first(&mut events, changed(EventKind::Link)).await;
         pod.netns.set_sysctl("net/ipv4/conf/eth0/rp_filter", "2").unwrap();
         first(&mut events, changed(EventKind::Netconf)).await;
+    });
+}
+
+fn own() {
+    let pod = Pod::new("own");
+    block_on(async {
+        let mut events = Events::open(&pod.kernel).unwrap();
+        let nsid = Some(pod.kernel.nsid_of(&pod.identity).unwrap());
+        pod.apply_all(&[
+            Step::AddRule(rule(510, None, Some("10.83.0.0/16"), 100)),
+            Step::AddRoute(route(100, "10.83.0.0/16", None), Placement::Alone),
+        ]);
+        pod.netns.set_sysctl("net/ipv4/conf/eth0/rp_filter", "2").unwrap();
+        let of_pod = |event: &Event| matches!(event, Event::Changed { nsid: of, .. } if *of == nsid);
+        assert_eq!(first(&mut events, of_pod).await, Event::Changed { nsid, what: EventKind::Netconf });
+        // The same of another process of dragline's is one.
+        let other = Kernel::new().unwrap();
+        let identity = other.identify(pod.netns.path()).unwrap();
+        other.pass(&identity).unwrap().apply(&[Step::AddRule(rule(511, None, Some("10.84.0.0/16"), 100))]);
+        assert_eq!(first(&mut events, of_pod).await, Event::Changed { nsid, what: EventKind::Rule });
     });
 }
 

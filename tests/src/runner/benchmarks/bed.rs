@@ -10,7 +10,7 @@ use std::{fs, thread};
 use schemas::wire::{self, Answer, Request};
 use serde_json::{Value, json};
 use tests::agent::AgentProcess;
-use tests::binaries::{cargo, target_folder};
+use tests::binaries::{cargo, forget_package, target_folder};
 use tests::runtime::reference_plugins;
 use tests::scene::Scene;
 
@@ -40,6 +40,7 @@ impl Programs {
                 .args(["build", "--package", package, "--bins", "--profile", profile, "--target-dir"])
                 .arg(&target)
                 .stdin(Stdio::null());
+            forget_package(&mut build);
             if !build.status()?.success() {
                 return Err(format!("building {package} failed; what cargo said stands above").into());
             }

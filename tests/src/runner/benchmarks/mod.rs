@@ -4,6 +4,7 @@
 mod bed;
 mod call;
 mod cluster;
+mod drift;
 mod inside;
 mod many;
 mod outside;
@@ -27,19 +28,22 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 enum Part {
     All,
     Cluster,
+    Drift,
 }
 
-/// Runs all, or with `--cluster` what needs an API server; `-o json` prints JSON instead of Markdown.
+/// Runs all, or with `--cluster` what needs an API server, or with `--drift` what is about 250 running pods; `-o json`
+/// prints JSON instead of Markdown.
 pub(crate) fn run(arguments: &[&str]) -> ExitCode {
     let (part, rest) = match arguments {
         ["--cluster", rest @ ..] => (Part::Cluster, rest),
+        ["--drift", rest @ ..] => (Part::Drift, rest),
         rest => (Part::All, rest),
     };
     let as_json = match rest {
         [] => false,
         ["-o", "json"] => true,
         _ => {
-            eprintln!("runner: benchmarks takes --cluster, -o json, both in this order, or nothing");
+            eprintln!("runner: benchmarks takes --cluster or --drift, -o json, both in this order, or nothing");
             return ExitCode::from(2);
         }
     };
@@ -60,8 +64,10 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
 }
 
 fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
-    // Before anything is built for it.
-    ::tests::cluster::Programs::find()?;
+    if part != Part::Drift {
+        // Before anything is built for it.
+        ::tests::cluster::Programs::find()?;
+    }
     let programs = Programs::build()?;
     // Before any thread is started.
     netlink::testbed::enter_private_world()?;
@@ -79,7 +85,12 @@ fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
             inside.join().unwrap_or_else(|_| Err("a measurement panicked; see above".into()))
         })?;
     }
-    rows.extend(cluster::rows(&programs, &bed)?);
+    if part != Part::Cluster {
+        rows.extend(drift::rows(&programs, &bed)?);
+    }
+    if part != Part::Drift {
+        rows.extend(cluster::rows(&programs, &bed)?);
+    }
     let size = std::fs::metadata(&programs.plugins)?.len() / 1024;
     let conditions = format!(
         "{} processors, {}, store on {}, plugin binary {size} KiB; {:.0} s for all.",

@@ -5,6 +5,7 @@ use std::iter::repeat_n;
 
 use netlink::testbed::Netns;
 use schemas::intent::PodRef;
+use tests::agent::AgentProcess;
 use tests::fleet::{Fleet, Pod, crowd};
 
 use super::Failure;
@@ -25,18 +26,18 @@ const LIMIT: f64 = 60e6;
 
 /// A process' memory in bytes.
 #[derive(Debug, Clone, Copy)]
-struct Weight {
+pub(super) struct Weight {
     /// What is in memory of it, the program's own pages included: at least what `kubectl top pod` shows.
-    resident: u64,
+    pub(super) resident: u64,
     /// Of it what is in no file.
-    anonymous: u64,
+    pub(super) anonymous: u64,
     /// The most that has been resident since the start.
     highest: u64,
 }
 
 impl Weight {
-    fn of(side: &Side<'_>) -> Result<Self, Failure> {
-        let pid = side.agent.pid().ok_or("the agent has gone")?;
+    pub(super) fn of(agent: &AgentProcess) -> Result<Self, Failure> {
+        let pid = agent.pid().ok_or("the agent has gone")?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let bytes = |name: &str| -> Result<u64, Failure> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -58,7 +59,7 @@ pub(super) fn rows(
     let ground = fleet.ground();
     crowd(&ground.objects, NODES)?;
     let side = Side::start(programs, bed, ground, "large", Mode::Cluster)?;
-    let empty = Weight::of(&side)?;
+    let empty = Weight::of(&side.agent)?;
 
     let node = side.agent.settings().node_name.clone();
     let pods = fleet.application("weight").bind(&ground.objects, repeat_n(node.as_str(), PODS))?;
@@ -67,16 +68,16 @@ pub(super) fn rows(
     side.all("ADD", AT_ONCE, &sandboxes(&pods, namespaces))?;
     side.quiet(PODS)?;
     side.has_written(PODS as u64)?;
-    let full = Weight::of(&side)?;
+    let full = Weight::of(&side.agent)?;
 
     let pods: Vec<PodRef> = (0..PODS).map(|number| unknown_pod("weight", number)).collect();
     embedded.all("ADD", AT_ONCE, &sandboxes(&pods, namespaces))?;
     embedded.quiet(PODS)?;
-    let alone = Weight::of(embedded)?;
+    let alone = Weight::of(&embedded.agent)?;
     embedded.all("DEL", AT_ONCE, &sandboxes(&pods, namespaces))?;
     embedded.quiet(0)?;
     come_and_go(embedded, namespaces)?;
-    let later = Weight::of(embedded)?;
+    let later = Weight::of(&embedded.agent)?;
 
     let with = format!("agent among {NODES} nodes' objects, {PODS} pods");
     let row = |what: &str, weight: u64| Row::size(&format!("{with}: {what}"), weight);
