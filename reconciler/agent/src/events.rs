@@ -70,9 +70,9 @@ async fn listen(agent: &Arc<Agent>, mut events: Events) {
             }
         };
         match event {
-            Event::Changed { nsid: Some(nsid), .. } => {
+            Event::Changed { nsid: Some(nsid), what } => {
                 if let Some(container) = agent.workers.container_of(nsid) {
-                    agent.mark(&container, Cause::Event);
+                    agent.mark_changed(&container, what);
                 }
             }
             Event::Changed { nsid: None, .. } => {

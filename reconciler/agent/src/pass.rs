@@ -86,7 +86,7 @@ pub fn prune(agent: &Agent) -> Prune {
 }
 
 /// Looks at one sandbox.
-pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Cause>) -> Ended {
+pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Cause>, has_sysctls: bool) -> Ended {
     let Some(records) = agent.ledger.sandbox(container) else {
         agent.workers.set_planned(container, None);
         agent.rollout.forget(container);
@@ -97,6 +97,8 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let prune = prune(agent);
     let wanted = Arc::new(plan_of(agent, &records));
     let is_new = agent.workers.planned(container).as_deref() != Some(&*wanted);
+    // Another plan may want others.
+    let has_sysctls = has_sysctls || is_new;
     agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
     if is_new {
         tell_notes(agent, &records, &wanted.notes);
@@ -104,7 +106,7 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     let in_pod = async {
         let _turn = agent.workers.turn().await;
         let (agent, records, wanted) = (Arc::clone(agent), Arc::clone(&records), Arc::clone(&wanted));
-        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune)).await
+        tokio::task::spawn_blocking(move || reconcile(&agent, &records, &wanted.pod, prune, has_sysctls)).await
     };
     // Somebody waits for a new intent: pod and node are two namespaces, and neither needs the other's part first.
     let on_node = async {
@@ -173,7 +175,13 @@ fn report(agent: &Agent, records: &SandboxRecords, steps: &[String], error: &str
 }
 
 /// Makes the namespace as desired. Blocking.
-fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: Prune) -> Reconciled {
+fn reconcile(
+    agent: &Agent,
+    records: &SandboxRecords,
+    desired: &Desired,
+    prune: Prune,
+    has_sysctls: bool,
+) -> Reconciled {
     let unreachable = |error: String| Reconciled::without_look(Found::Unreachable, error);
     let Some(identity) = &records.sandbox.netns else { return Reconciled::without_look(Found::Gone, String::new()) };
     let mut pass = match agent.kernel.pass(identity) {
@@ -189,7 +197,7 @@ fn reconcile(agent: &Agent, records: &SandboxRecords, desired: &Desired, prune: 
     };
     register(agent, records, &pass);
     let watched = Watched::of(records, desired);
-    let ended = rounds(&mut pass, &watched, desired, prune);
+    let ended = rounds(&mut pass, &watched, desired, prune, has_sysctls);
     if let Ok(reconciled) = &ended {
         announce(&pass, &reconciled.steps, desired);
     }
@@ -253,6 +261,13 @@ impl Watched {
         let filter = if self.has_filter { pass.observe_filter()? } else { None };
         Ok(Observed { filter, ..observed })
     }
+
+    /// The same with these sysctls taken for what they are to be.
+    fn observe_routing(&self, pass: &mut netlink::Pass, desired: &Desired) -> Result<Observed, ObserveError> {
+        let observed = pass.observe(&[])?;
+        let filter = if self.has_filter { pass.observe_filter()? } else { None };
+        Ok(Observed { filter, sysctls: desired.sysctls.clone(), ..observed })
+    }
 }
 
 /// Observe, diff, apply until nothing differs, or what is still not as desired.
@@ -261,9 +276,14 @@ fn rounds(
     watched: &Watched,
     desired: &Desired,
     prune: Prune,
+    mut has_sysctls: bool,
 ) -> Result<Reconciled, ObserveError> {
     let (mut done, mut applied) = (Vec::new(), None);
-    let mut observed = watched.observe(pass)?;
+    let look = |pass: &mut netlink::Pass, has_sysctls: bool| match has_sysctls {
+        true => watched.observe(pass),
+        false => watched.observe_routing(pass, desired),
+    };
+    let mut observed = look(pass, has_sysctls)?;
     let mut refused = Vec::new();
     let found = |observed| match prune {
         Prune::Yes => Found::Namespace(Box::new(observed)),
@@ -283,8 +303,15 @@ fn rounds(
             .filter_map(|(result, step)| result.err().map(|error| format!("{step}: {error}")))
             .collect();
         applied = Some(Instant::now());
+        // Links have sysctls of their own.
+        has_sysctls |= steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::SetSysctl { .. } | Step::CreateLink(_) | Step::RenameLink { .. } | Step::DeleteLink { .. }
+            )
+        });
         done.extend(steps);
-        observed = watched.observe(pass)?;
+        observed = look(pass, has_sysctls)?;
     }
     let Diff { steps, blocked } = diff(desired, &observed, prune);
     let is_undone = !steps.is_empty() && refused.is_empty();

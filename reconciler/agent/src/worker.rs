@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use netlink::EventKind;
 use schemas::intent::{Outcome, PodRef};
 use schemas::name::ContainerId;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
@@ -41,6 +42,8 @@ pub enum Cause {
 struct Slot {
     is_running: bool,
     pending: Option<Cause>,
+    /// The next look is at sysctls too.
+    has_sysctls: bool,
     /// When the first event was read that no look has followed yet.
     heard: Option<Instant>,
     wake: Arc<Notify>,
@@ -58,6 +61,7 @@ impl Slot {
         Self {
             is_running: false,
             pending: None,
+            has_sysctls: true,
             heard: None,
             wake: Arc::new(Notify::new()),
             intent: Arc::new(Notify::new()),
@@ -249,6 +253,20 @@ impl Workers {
 impl Agent {
     /// Says that a sandbox needs a look.
     pub fn mark(self: &Arc<Self>, container: &ContainerId, cause: Cause) {
+        self.mark_for(container, cause, true);
+    }
+
+    /// The kernel said that something changed in a sandbox's namespace. Rules, routes, neighbours and nftables change no
+    /// sysctl, and reading those is what takes longest.
+    pub fn mark_changed(self: &Arc<Self>, container: &ContainerId, what: EventKind) {
+        let has_sysctls = match what {
+            EventKind::Link | EventKind::Address | EventKind::Netconf => true,
+            EventKind::Route | EventKind::Rule | EventKind::Neighbour | EventKind::Filter => false,
+        };
+        self.mark_for(container, Cause::Event, has_sysctls);
+    }
+
+    fn mark_for(self: &Arc<Self>, container: &ContainerId, cause: Cause, has_sysctls: bool) {
         // A stopping agent still answers what it has been asked.
         if self.is_stopping() && cause != Cause::Intent {
             return;
@@ -262,6 +280,7 @@ impl Agent {
             if slot.pending != Some(Cause::Intent) {
                 slot.pending = Some(cause);
             }
+            slot.has_sysctls |= has_sysctls;
             if cause == Cause::Event {
                 slot.heard.get_or_insert_with(Instant::now);
             }
@@ -311,9 +330,11 @@ impl Agent {
             let begun = Instant::now();
             let cause = if cause == Some(Cause::Event) { self.settled(container).await } else { cause };
             let settled = begun.elapsed();
-            let heard = self.workers.with(container, |slot| slot.heard.take());
+            let (heard, has_sysctls) = self
+                .workers
+                .with(container, |slot| (slot.heard.take(), std::mem::replace(&mut slot.has_sysctls, false)));
             let Ok(permit) = self.workers.permits.acquire().await else { return };
-            let ended = pass::run(&self, container, cause).await;
+            let ended = pass::run(&self, container, cause, has_sysctls).await;
             drop(permit);
             if cause == Some(Cause::Event) {
                 self.workers.with(container, |slot| slot.pace.looked(!ended.steps.is_empty(), Instant::now()));
@@ -368,6 +389,9 @@ impl Agent {
                 (true, false) => slot.fight.repaired(Instant::now()),
                 (false, _) => None,
             };
+            if backoff.is_some() {
+                slot.has_sysctls = true;
+            }
             if backoff.is_some() && slot.pending.is_none() {
                 slot.pending = Some(Cause::Resync);
             }
