@@ -362,10 +362,10 @@ pub struct Attachment {
     #[serde(default)]
     pub learned: Learned,
     /// The routing, where the coordinator was asked.
-    pub coordinate: Option<CoordinateIntent>,
+    pub coordinate: Option<Box<CoordinateIntent>>,
     /// The uplink on the node that the link stands on, where `ifacer` was asked for it.
     #[serde(default)]
-    pub uplink: Option<UplinkIntent>,
+    pub uplink: Option<Box<UplinkIntent>>,
     /// DEL has come for some part: when the namespace goes, the rest is withdrawn with it.
     pub closing: bool,
 }

@@ -169,8 +169,8 @@ fn attachment() -> impl Strategy<Value = Attachment> {
                 link_wanted,
                 learned: parts.6,
                 foreign_link: parts.3,
-                coordinate: parts.4,
-                uplink: parts.5,
+                coordinate: parts.4.map(Box::new),
+                uplink: parts.5.map(Box::new),
                 closing,
             }
         })

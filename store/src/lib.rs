@@ -55,6 +55,7 @@ use live::Live;
 use open::{Held, Parts};
 use places::Places;
 use queue::Queue;
+use schemas::history::HistoryEntry;
 use upkeep::Upkeep;
 
 /// An open store. Dropping it commits what waits, ends its threads, closes sled and gives back the lock, in this order.
@@ -159,6 +160,14 @@ impl Store {
     /// When the store cannot be read.
     pub fn catalogue(&self, prefix: &str) -> Result<Texts, ReadError> {
         snapshot::catalogue(&self.live, prefix)
+    }
+
+    /// Reads what has happened, by container ID, then number; entries that cannot be read are left out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn history(&self) -> Result<Vec<HistoryEntry>, ReadError> {
+        snapshot::history(&self.live)
     }
 
     /// What the store says about itself.

@@ -135,6 +135,17 @@ pub(crate) fn catalogue_get(live: &Live, key: &str) -> Result<Option<String>, Re
         .map_err(|source| ReadError::Unreadable { tree, key: key.to_owned(), source })
 }
 
+pub(crate) fn history(live: &Live) -> Result<Vec<HistoryEntry>, ReadError> {
+    let tree = TreeName::Journal;
+    let trees = live.trees().ok_or(ReadError::Closed)?;
+    let mut entries = Vec::new();
+    for value in trees.tree(tree).iter().values() {
+        let value = value.map_err(|source| ReadError::Sled { tree, source })?;
+        entries.extend(codec::decode(&value));
+    }
+    Ok(entries)
+}
+
 pub(crate) fn catalogue(live: &Live, prefix: &str) -> Result<Texts, ReadError> {
     let tree = TreeName::Catalogue;
     let trees = live.trees().ok_or(ReadError::Closed)?;

@@ -22,23 +22,32 @@ const STEPS: usize = 16;
 /// The longest text of an entry, in characters.
 const TEXT: usize = 800;
 
-/// The history of all sandboxes, as far as it is durable.
+/// Which entries of all sandboxes there are, as far as they are durable. The entries themselves are in the store alone.
 #[derive(Debug, Default)]
 pub struct History {
-    entries: BTreeMap<ContainerId, VecDeque<HistoryEntry>>,
+    entries: BTreeMap<ContainerId, Told>,
     /// Those that have no records any more, the longest ago first.
     ended: VecDeque<ContainerId>,
 }
 
+/// What is told of a sandbox.
+#[derive(Debug, Default)]
+struct Told {
+    /// Ascending.
+    numbers: VecDeque<u64>,
+    /// When the last was, in milliseconds since 1970.
+    last_ms: u64,
+}
+
 /// Entries on their way into the store, and what they push out.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Telling {
     put: Vec<HistoryEntry>,
     deleted: Vec<(ContainerId, u64)>,
     forgotten: Vec<ContainerId>,
 }
 
-impl Told {
+impl Telling {
     /// The change with these entries in it.
     #[must_use]
     pub fn into_change(&self, change: Change) -> Change {
@@ -51,12 +60,9 @@ impl History {
     /// What the store has; `lives` says which sandboxes have records.
     pub fn load(entries: Vec<HistoryEntry>, lives: impl Fn(&ContainerId) -> bool) -> Self {
         let mut history = Self::default();
-        for entry in entries {
-            history.entries.entry(entry.container.clone()).or_default().push_back(entry);
-        }
-        let last = |entries: &VecDeque<HistoryEntry>| entries.back().map(|entry| entry.time_ms);
+        entries.iter().for_each(|entry| history.add(entry));
         let mut ended: Vec<_> = history.entries.iter().filter(|(container, _)| !lives(container)).collect();
-        ended.sort_by_key(|(_, entries)| last(entries));
+        ended.sort_by_key(|(_, told)| told.last_ms);
         history.ended = ended.into_iter().map(|(container, _)| container.clone()).collect();
         history
     }
@@ -68,14 +74,14 @@ impl History {
         before: Option<&SandboxRecords>,
         update: &Update,
         now: SystemTime,
-    ) -> Told {
+    ) -> Telling {
         let events = events(before, update);
         if events.is_empty() {
-            return Told::default();
+            return Telling::default();
         }
         let known = self.entries.get(container);
         let is_ended = events.last() == Some(&HistoryEvent::Ended);
-        let first = known.and_then(|entries| entries.back()).map_or(1, |entry| entry.number + 1);
+        let first = known.and_then(|told| told.numbers.back()).map_or(1, |number| number + 1);
         let time_ms = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let generation = update.sandbox.as_ref().or(before.map(|before| &before.sandbox)).map_or(0, |it| it.generation);
         let attachments = update.put.iter().chain(before.into_iter().flat_map(|before| before.attachments.values()));
@@ -90,21 +96,21 @@ impl History {
             event,
         };
         let put: Vec<HistoryEntry> = (first..).zip(events).map(entry).collect();
-        let known = known.into_iter().flatten();
+        let known = known.into_iter().flat_map(|told| &told.numbers);
         let too_many = (known.clone().count() + put.len()).saturating_sub(ENTRIES);
-        let mut deleted: Vec<_> = known.take(too_many).map(|entry| (container.clone(), entry.number)).collect();
+        let mut deleted: Vec<_> = known.take(too_many).map(|number| (container.clone(), *number)).collect();
         let too_many = if is_ended { (self.ended.len() + 1).saturating_sub(ENDED).min(FORGOTTEN) } else { 0 };
         let forgotten: Vec<ContainerId> = self.ended.iter().take(too_many).cloned().collect();
-        let gone = forgotten.iter().filter_map(|oldest| self.entries.get(oldest)).flatten();
-        deleted.extend(gone.map(|entry| (entry.container.clone(), entry.number)));
-        Told { put, deleted, forgotten }
+        let gone = forgotten.iter().filter_map(|oldest| self.entries.get_key_value(oldest));
+        deleted.extend(gone.flat_map(|(gone, told)| told.numbers.iter().map(|number| (gone.clone(), *number))));
+        Telling { put, deleted, forgotten }
     }
 
     /// Takes over what has become durable.
-    pub fn publish(&mut self, told: Told) {
+    pub fn publish(&mut self, told: Telling) {
         for (container, number) in told.deleted {
-            if let Some(entries) = self.entries.get_mut(&container) {
-                entries.retain(|entry| entry.number != number);
+            if let Some(known) = self.entries.get_mut(&container) {
+                known.numbers.retain(|known| *known != number);
             }
         }
         if !told.forgotten.is_empty() {
@@ -116,15 +122,14 @@ impl History {
             if entry.event == HistoryEvent::Ended {
                 self.ended.push_back(entry.container.clone());
             }
-            self.entries.entry(entry.container.clone()).or_default().push_back(entry);
+            self.add(&entry);
         }
     }
 
-    /// All entries, the oldest first.
-    pub fn entries(&self) -> Vec<HistoryEntry> {
-        let mut entries: Vec<HistoryEntry> = self.entries.values().flatten().cloned().collect();
-        entries.sort_by(|a, b| (a.time_ms, &a.container, a.number).cmp(&(b.time_ms, &b.container, b.number)));
-        entries
+    fn add(&mut self, entry: &HistoryEntry) {
+        let told = self.entries.entry(entry.container.clone()).or_default();
+        told.numbers.push_back(entry.number);
+        told.last_ms = entry.time_ms;
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use plan::allocate::{AddressSet, PoolSpace};
-use schemas::history::HistoryEntry;
 use schemas::intent::{Allocation, AllocationState, Attachment, Sandbox};
 use schemas::name::{AttachmentKey, ContainerId, IfName};
 use store::{Change, CommitError, Snapshot, Store};
@@ -287,11 +286,6 @@ impl Ledger {
         let state = self.state();
         let is_pooled = |address: &&IpAddr| state.spaces.values().any(|space| space.covers(**address));
         state.estranged.iter().filter(is_pooled).copied().collect()
-    }
-
-    /// What has happened to the sandboxes, the oldest first.
-    pub fn history(&self) -> Vec<HistoryEntry> {
-        self.state().history.entries()
     }
 
     /// Reserves a free address of a pool: the one that was this user's, else the first; where the node leases, else the

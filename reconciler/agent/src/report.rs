@@ -15,7 +15,10 @@ use crate::call::pod_name;
 use crate::{endpoint, node, readiness};
 
 /// The objects of a kind, sorted by name.
-pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn objects(agent: &Agent, call: &GetCall) -> Result<Vec<Value>, String> {
     let all = match call.kind {
         Kind::Ippools => pools(agent),
         Kind::Endpoints => endpoints(agent),
@@ -25,19 +28,20 @@ pub fn objects(agent: &Agent, call: &GetCall) -> Vec<Value> {
         Kind::Journal => return journal(agent, call),
     };
     let text = |value: &Value, key: &str| value["metadata"][key].as_str().map(ToOwned::to_owned);
-    all.into_iter()
+    Ok(all
+        .into_iter()
         .filter(|object| call.name.is_none() || text(object, "name") == call.name)
         .filter(|object| call.namespace.is_none() || text(object, "namespace") == call.namespace)
-        .collect()
+        .collect())
 }
 
 fn pools(agent: &Agent) -> Vec<Value> {
     let mut users: BTreeMap<String, BTreeMap<String, PoolIpUser>> = BTreeMap::new();
-    let sandboxes = agent.ledger.sandboxes();
     for allocation in agent.ledger.allocations() {
-        let pod = sandboxes
-            .iter()
-            .find(|records| records.sandbox.container == allocation.owner.container)
+        let pod = agent
+            .ledger
+            .sandbox(&allocation.owner.container)
+            .as_ref()
             .and_then(|records| records.attachments.get(&allocation.owner.ifname))
             .map(|attachment| attachment.pod.clone())
             .unwrap_or_default();
@@ -159,14 +163,16 @@ fn with_condition(agent: &Agent, mut object: Value) -> Value {
 const SHOWN: usize = 1000;
 
 /// History entries, the oldest first: all of a pod or container when one is named, else the newest ones.
-fn journal(agent: &Agent, call: &GetCall) -> Vec<Value> {
+fn journal(agent: &Agent, call: &GetCall) -> Result<Vec<Value>, String> {
     let wanted = |entry: &HistoryEntry| {
         let (namespace, name) = entry.pod.split_once('/').unwrap_or_default();
         let is_named = call.name.as_deref().is_none_or(|wanted| wanted == name || wanted == entry.container.as_str());
         is_named && call.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
     };
-    let entries: Vec<HistoryEntry> = agent.ledger.history().into_iter().filter(wanted).collect();
-    entries[entries.len().saturating_sub(SHOWN)..].iter().map(journal_entry).collect()
+    let mut entries = agent.ledger.store().history().map_err(|error| error.to_string())?;
+    entries.retain(wanted);
+    entries.sort_by(|a, b| (a.time_ms, &a.container, a.number).cmp(&(b.time_ms, &b.container, b.number)));
+    Ok(entries[entries.len().saturating_sub(SHOWN)..].iter().map(journal_entry).collect())
 }
 
 fn journal_entry(entry: &HistoryEntry) -> Value {

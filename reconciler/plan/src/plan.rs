@@ -73,7 +73,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
     let routed = Routed::of(input, &mut plan.notes);
     for attachment in input.attachments {
         own_objects(attachment, routed.as_ref(), &mut plan.pod);
-        plan.node.links.extend(attachment.uplink.iter().flat_map(DesiredLink::of_uplink));
+        plan.node.links.extend(attachment.uplink.as_deref().into_iter().flat_map(DesiredLink::of_uplink));
     }
     match (&routed, &input.sandbox.baseline) {
         (Some(routed), _) => routed.write(&mut plan),

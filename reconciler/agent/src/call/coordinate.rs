@@ -263,7 +263,7 @@ fn attachment(
         // Asked again, it may have the hardware address that it was given.
         attachment.foreign_link = known.or(link.mac.map(|mac| LinkIdentity { index: link.index, mac }));
     }
-    attachment.coordinate = Some(intent);
+    attachment.coordinate = Some(Box::new(intent));
     attachment.learned = learned::of(&attachment, pod);
     attachment.generation = records.sandbox.generation;
     Ok(attachment)

@@ -64,7 +64,9 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         Call::Verify(call) => check::verify(agent, call).await,
         Call::Collect(call) => collect::collect(agent, call).await,
         Call::Ready(call) => ready(agent, &call),
-        Call::Get(call) => Ok(Answer::Objects(report::objects(agent, &call))),
+        Call::Get(call) => {
+            report::objects(agent, &call).map(Answer::Objects).map_err(|error| CniError::new(CniError::FAILED, error))
+        }
         Call::Plan(call) => check::plans(agent, call).await,
         Call::Explain(call) => explain::answer(agent, call).await,
         Call::Check(query) => check::differences(agent, query).await,

@@ -45,7 +45,7 @@ pub(super) async fn uplink(agent: &Arc<Agent>, call: UplinkCall, deadline: Insta
 fn wanted_by_others(agent: &Agent, place: &Place) -> Vec<UplinkIntent> {
     let sandboxes = agent.ledger.sandboxes();
     let attachments = sandboxes.iter().flat_map(|records| records.attachments.values());
-    attachments.filter(|other| other.key != place.key).filter_map(|other| other.uplink.clone()).collect()
+    attachments.filter(|other| other.key != place.key).filter_map(|other| other.uplink.as_deref().cloned()).collect()
 }
 
 /// A bond that is there is used as it is: the one of other attachments with how it was made, one that was there before
@@ -114,7 +114,7 @@ fn attachment(records: &SandboxRecords, place: &Place, uplink: UplinkIntent) -> 
         uplink: None,
         closing: false,
     });
-    Attachment { uplink: Some(uplink), generation: records.sandbox.generation, closing: false, ..attachment }
+    Attachment { uplink: Some(Box::new(uplink)), generation: records.sandbox.generation, closing: false, ..attachment }
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    super::allocator::settle();
     arguments.log.start()?;
     let source = match arguments.manifests {
         Some(directory) => Source::Manifests(directory),

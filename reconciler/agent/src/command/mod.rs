@@ -2,6 +2,7 @@
 
 mod adopt;
 mod agent;
+mod allocator;
 mod ask;
 mod check;
 mod client;

@@ -119,7 +119,7 @@ impl<'a> Context<'a> {
 
     fn coordinated(&self) -> impl Iterator<Item = (&'a Attachment, &'a CoordinateIntent)> {
         let attachments = self.input.attachments;
-        attachments.iter().filter_map(|attachment| Some((attachment, attachment.coordinate.as_ref()?)))
+        attachments.iter().filter_map(|attachment| Some((attachment, attachment.coordinate.as_deref()?)))
     }
 
     fn attachment(&self, name: &str) -> Option<&'a Attachment> {

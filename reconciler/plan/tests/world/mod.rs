@@ -271,7 +271,7 @@ impl World {
             link_wanted: nic.attached && nic.made,
             learned: Learned::default(),
             foreign_link: (!nic.made).then(|| LinkIdentity { index: self.index(place), mac: mac(place) }),
-            coordinate: (nic.attached && nic.coordinated).then_some(coordinate),
+            coordinate: (nic.attached && nic.coordinated).then(|| Box::new(coordinate)),
             uplink: None,
             closing: false,
         }
