@@ -36,7 +36,7 @@ pub enum Object {
     /// A node.
     Node(Box<Metadata>),
     /// Spiderpool's ConfigMap.
-    Conf(Conf),
+    Conf(Box<Conf>),
 }
 
 /// The name of the ConfigMap that [`Conf`] is read from.
@@ -44,16 +44,53 @@ pub const CONF_NAME: &str = "spiderpool-conf";
 /// Its key.
 pub const CONF_KEY: &str = "conf.yml";
 
-/// Of ConfigMap `spiderpool-conf`, key `conf.yml`, what dragline reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// Of ConfigMap `spiderpool-conf`, key `conf.yml`, what dragline reads (../spec/ipam.md 10.1). A key that is not there
+/// means what the original's chart writes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Conf {
+    /// Where the original's agent answers; there dragline answers its API too. Empty for nowhere.
+    pub ipam_unix_socket_path: String,
+    /// IPv4 addresses are given.
+    #[serde(rename = "enableIPv4")]
+    pub enable_ipv4: bool,
+    /// IPv6 addresses are given.
+    #[serde(rename = "enableIPv6")]
+    pub enable_ipv6: bool,
+    /// Pods of a StatefulSet keep their addresses.
+    pub enable_stateful_set: bool,
+    /// Virtual machines of KubeVirt keep their addresses.
+    #[serde(rename = "enableKubevirtStaticIP")]
+    pub enable_kubevirt_static_ip: bool,
+    /// SpiderSubnets are in use.
+    pub enable_spider_subnet: bool,
+    /// Workloads get pools of their own from SpiderSubnets.
+    pub enable_auto_pool_for_application: bool,
+    /// How many addresses more than pods a workload's own pool has, where the workload does not say.
+    #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
+    pub flexible_ip_number: u32,
     /// Addresses are probed before they are given.
-    #[serde(default, rename = "enableIPConflictDetection")]
+    #[serde(rename = "enableIPConflictDetection")]
     pub enable_ip_conflict_detection: bool,
     /// Gateways are probed.
-    #[serde(default)]
     pub enable_gateway_detection: bool,
+}
+
+impl Default for Conf {
+    fn default() -> Self {
+        Self {
+            ipam_unix_socket_path: String::new(),
+            enable_ipv4: true,
+            enable_ipv6: true,
+            enable_stateful_set: true,
+            enable_kubevirt_static_ip: true,
+            enable_spider_subnet: true,
+            enable_auto_pool_for_application: true,
+            flexible_ip_number: 0,
+            enable_ip_conflict_detection: false,
+            enable_gateway_detection: false,
+        }
+    }
 }
 
 /// Of a pod, a namespace or a node, what dragline reads of it.
@@ -211,7 +248,7 @@ impl Catalogue {
                 Object::Node(node) => {
                     catalogue.nodes.insert(node.name(), Marks::of(*node));
                 }
-                Object::Conf(conf) => catalogue.conf = conf,
+                Object::Conf(conf) => catalogue.conf = *conf,
             }
         }
         catalogue.coordinator =

@@ -43,7 +43,7 @@ pub struct Wanted {
 impl Wanted {
     /// The agent's setting over the ConfigMap's. A network configuration may ask for what they leave off; what it does not
     /// ask for is no reason to leave it, since the seed's configurations have `false` for all networks.
-    pub fn new(switches: Switches, conf: Conf, keys: DetectKeys) -> Self {
+    pub fn new(switches: Switches, conf: &Conf, keys: DetectKeys) -> Self {
         let one = |switch: Option<When>, conf: bool, key: Option<bool>| {
             let general = switch.unwrap_or(if conf { When::On } else { When::Off });
             if general == When::Off && key == Some(true) { When::On } else { general }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_agents_setting_beats_the_config_map_and_a_network_may_ask_for_more() {
-        let conf = |is_on| Conf { enable_ip_conflict_detection: is_on, enable_gateway_detection: false };
+        let conf = |is_on| Conf { enable_ip_conflict_detection: is_on, ..Conf::default() };
         let keys = |ip_conflict| DetectKeys { ip_conflict, gateway: None };
         for (switch, configured, key, wanted) in [
             (None, false, None, When::Off),
@@ -126,7 +126,7 @@ mod tests {
             (Some(When::On), false, None, When::On),
         ] {
             let switches = Switches { conflict: switch, gateway: None };
-            let found = Wanted::new(switches, conf(configured), keys(key));
+            let found = Wanted::new(switches, &conf(configured), keys(key));
             assert_eq!(found, Wanted { conflict: wanted, gateway: When::Off }, "{switch:?} {configured} {key:?}");
         }
     }

@@ -126,7 +126,7 @@ impl Document<'_> {
                 let map: ConfigMap = self.read(Some(&key))?;
                 let conf = Conf::parse(&map.data.conf.unwrap_or_default());
                 let text = |text: String| Fault { line: self.line_of("data"), text, object: Some(key.clone()) };
-                Object::Conf(conf.map_err(text)?)
+                Object::Conf(Box::new(conf.map_err(text)?))
             }
             kind if kind.starts_with("Spider") => {
                 let text = format!(

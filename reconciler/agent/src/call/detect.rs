@@ -50,7 +50,7 @@ impl<'a> Detection<'a> {
         keys: DetectKeys,
         deadline: Instant,
     ) -> Self {
-        let wanted = Wanted::new(agent.config.detection, agent.catalogue().conf, keys);
+        let wanted = Wanted::new(agent.config.detection, &agent.catalogue().conf, keys);
         let (settled, found) = (BTreeSet::new(), Vec::new());
         Self { agent, place, netns, deadline, wanted, settled, found, promised: None }
     }

@@ -103,7 +103,7 @@ impl Kind {
             Self::Conf => {
                 let map: ConfigMap = typed(object)?;
                 let text = map.data.unwrap_or_default().remove(CONF_KEY).unwrap_or_default();
-                Conf::parse(&text).map(Object::Conf)
+                Conf::parse(&text).map(|conf| Object::Conf(Box::new(conf)))
             }
             Self::Pod | Self::Namespace | Self::Node => Err("its metadata is all that is read".to_owned()),
         }
