@@ -368,6 +368,10 @@ pub struct Attachment {
     pub uplink: Option<Box<UplinkIntent>>,
     /// DEL has come for some part: when the namespace goes, the rest is withdrawn with it.
     pub closing: bool,
+    /// Its addresses were given together with those of another NIC of the pod, and are not on a link yet: its own ADD has
+    /// still to come.
+    #[serde(default)]
+    pub prepared: bool,
 }
 
 impl Attachment {

@@ -144,7 +144,7 @@ fn attachment() -> impl Strategy<Value = Attachment> {
     let foreign = (any::<u32>(), mac()).prop_map(|(index, mac)| LinkIdentity { index, mac });
     let network_name = "[a-z0-9]{1,30}".prop_map(|text| text.parse::<NetworkName>().unwrap());
     (
-        (key(), network_name, pod(), any::<(u32, u64, bool, bool, bool)>()),
+        (key(), network_name, pod(), any::<(u32, u64, bool, bool, bool, bool)>()),
         (
             vec(address, 0..3),
             vec(route, 0..5),
@@ -155,25 +155,28 @@ fn attachment() -> impl Strategy<Value = Attachment> {
             learned,
         ),
     )
-        .prop_map(|((key, network, pod, (ordinal, generation, allocated, link_wanted, closing)), parts)| {
-            Attachment {
-                key,
-                network,
-                pod,
-                ordinal,
-                generation,
-                addresses: parts.0,
-                routes: parts.1,
-                allocated,
-                link: parts.2,
-                link_wanted,
-                learned: parts.6,
-                foreign_link: parts.3,
-                coordinate: parts.4.map(Box::new),
-                uplink: parts.5.map(Box::new),
-                closing,
-            }
-        })
+        .prop_map(
+            |((key, network, pod, (ordinal, generation, allocated, link_wanted, closing, prepared)), parts)| {
+                Attachment {
+                    key,
+                    network,
+                    pod,
+                    ordinal,
+                    generation,
+                    addresses: parts.0,
+                    routes: parts.1,
+                    allocated,
+                    link: parts.2,
+                    link_wanted,
+                    learned: parts.6,
+                    foreign_link: parts.3,
+                    coordinate: parts.4.map(Box::new),
+                    uplink: parts.5.map(Box::new),
+                    closing,
+                    prepared,
+                }
+            },
+        )
 }
 
 fn allocation() -> impl Strategy<Value = Allocation> {

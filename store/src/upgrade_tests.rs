@@ -71,6 +71,7 @@ fn content() -> Change {
             coordinate: None,
             uplink: None,
             closing: number % 2 == 1,
+            prepared: false,
         };
         change = change.put_sandbox(&sandbox).put_attachment(&attachment).put_allocation(allocation);
     }

@@ -35,6 +35,7 @@ fn attachment(number: usize) -> Attachment {
         coordinate: None,
         uplink: None,
         closing: false,
+        prepared: false,
     }
 }
 

@@ -34,10 +34,14 @@ pub struct SandboxRecords {
 }
 
 impl SandboxRecords {
-    /// The attachments by ordinal, as a plan takes them.
+    /// The attachments by ordinal, as a plan takes them: addresses that are not to be on a link yet are left out.
     pub fn by_ordinal(&self) -> Vec<Attachment> {
         let mut attachments: Vec<Attachment> = self.attachments.values().cloned().collect();
         attachments.sort_by_key(|attachment| attachment.ordinal);
+        for prepared in attachments.iter_mut().filter(|attachment| attachment.prepared) {
+            prepared.addresses.clear();
+            prepared.routes.clear();
+        }
         attachments
     }
 
@@ -355,8 +359,13 @@ impl Ledger {
         let result = self.record(change).await;
         if let Err(error) = result {
             // An address that the store knows as another's stays reserved: it is not offered again.
-            let is_taken = matches!(error, CommitError::AddressTaken { .. } | CommitError::UnreadableAllocation { .. });
-            for allocation in update.allocations.iter().filter(|_| !is_taken) {
+            let taken = match &error {
+                CommitError::AddressTaken { address, .. } | CommitError::UnreadableAllocation { address, .. } => {
+                    Some(*address)
+                }
+                _ => None,
+            };
+            for allocation in update.allocations.iter().filter(|allocation| Some(allocation.address) != taken) {
                 let mut state = self.state();
                 if !state.allocations.contains_key(&allocation.address) {
                     state.give_back(allocation.address);

@@ -161,6 +161,7 @@ mod tests {
             coordinate: None,
             uplink: None,
             closing: false,
+            prepared: false,
         };
         let (address, state) = (address.parse().unwrap(), AllocationState::Held);
         let allocation = Allocation { address, pool: "pool".into(), owner: key, state };

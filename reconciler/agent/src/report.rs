@@ -88,6 +88,7 @@ fn attachments(agent: &Agent) -> Vec<Value> {
             let is_converged = outcome.generation >= attachment.generation && outcome.error.is_empty();
             let state = match (attachment.is_withdrawn() || attachment.closing, is_converged) {
                 (true, _) => "Withdrawn",
+                (false, _) if attachment.prepared => "Prepared",
                 (false, true) => "Converged",
                 (false, false) => "Pending",
             };
@@ -99,7 +100,9 @@ fn attachments(agent: &Agent) -> Vec<Value> {
                 "attachment": attachment,
             })
         };
-        records.by_ordinal().into_iter().map(as_value).collect()
+        let mut attachments: Vec<Attachment> = records.attachments.values().cloned().collect();
+        attachments.sort_by_key(|attachment| attachment.ordinal);
+        attachments.into_iter().map(as_value).collect()
     };
     sandboxes.iter().flat_map(of_sandbox).collect()
 }

@@ -151,6 +151,22 @@ pub fn select(catalogue: &Catalogue, request: Request<'_>) -> Result<Selection, 
     }
 }
 
+/// The NICs that the annotation is about that chooses for all NICs of the pod; none where another rule chooses.
+///
+/// # Errors
+/// When the annotation is not what it should be.
+pub fn listed(catalogue: &Catalogue, request: Request<'_>) -> Result<Vec<IfName>, SelectionError> {
+    let pod = pod_marks(catalogue, request.pod);
+    let Some(text) = pod.and_then(|pod| pod.annotations.get(ANNOTATION_POOLS)) else { return Ok(Vec::new()) };
+    let items = pools_annotation(text)?;
+    let name = |item: &PoolsAnnotation| {
+        let wrong =
+            |error| SelectionError::Annotation(ANNOTATION_POOLS, format!("interface {}: {error}", item.interface));
+        item.interface.parse().map_err(wrong)
+    };
+    items.iter().map(name).collect()
+}
+
 fn named(catalogue: &Catalogue, request: Request<'_>) -> Result<Named, SelectionError> {
     let pod = pod_marks(catalogue, request.pod);
     let clean_gateway = request.ipam.clean_gateway;
@@ -185,7 +201,7 @@ fn named(catalogue: &Catalogue, request: Request<'_>) -> Result<Named, Selection
     Ok(Named { source: "the default pools", v4: defaults(IpVersion::V4), v6: defaults(IpVersion::V6), clean_gateway })
 }
 
-fn from_pools_annotation(text: &str, ifname: &IfName) -> Result<Named, SelectionError> {
+fn pools_annotation(text: &str) -> Result<Vec<PoolsAnnotation>, SelectionError> {
     let wrong = |what: String| SelectionError::Annotation(ANNOTATION_POOLS, what);
     let mut items: Vec<PoolsAnnotation> = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     if items.is_empty() {
@@ -206,7 +222,12 @@ fn from_pools_annotation(text: &str, ifname: &IfName) -> Result<Named, Selection
             return Err(wrong(format!("duplicate interface {}", item.interface)));
         }
     }
-    let item = items
+    Ok(items)
+}
+
+fn from_pools_annotation(text: &str, ifname: &IfName) -> Result<Named, SelectionError> {
+    let wrong = |what: String| SelectionError::Annotation(ANNOTATION_POOLS, what);
+    let item = pools_annotation(text)?
         .into_iter()
         .find(|item| item.interface == ifname.as_str())
         .ok_or_else(|| wrong(format!("interface {ifname} must be specified")))?;

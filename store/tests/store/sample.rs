@@ -79,6 +79,7 @@ pub(crate) fn attachment(number: u32) -> Attachment {
         coordinate: None,
         uplink: None,
         closing: false,
+        prepared: false,
     }
 }
 

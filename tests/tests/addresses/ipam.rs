@@ -61,7 +61,29 @@ impl<'a> Ipam<'a> {
 
     #[track_caller]
     pub(crate) fn del(&self, sandbox: &Sandbox) {
-        let printed = self.runtime.call("spiderpool", "DEL", Some(&sandbox.it), self.conf.as_bytes());
+        self.del_nic(&sandbox.it);
+    }
+
+    /// The address that ADD gives, for any interface.
+    #[track_caller]
+    pub(crate) fn add_nic(&self, it: &Attachment) -> String {
+        address(&self.runtime.call("spiderpool", "ADD", Some(it), self.conf.as_bytes()).unwrap().unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn del_nic(&self, it: &Attachment) {
+        let printed = self.runtime.call("spiderpool", "DEL", Some(it), self.conf.as_bytes());
+        assert_eq!(printed.unwrap(), None);
+    }
+
+    /// GC with these attachments alone alive.
+    #[track_caller]
+    pub(crate) fn gc(&self, valid: &[&Attachment]) {
+        let mut conf: Value = serde_json::from_str(&self.conf).unwrap();
+        let valid = valid.iter().map(|it| json!({"containerID": it.container, "ifname": it.ifname}));
+        conf["cni.dev/valid-attachments"] = valid.collect();
+        conf["cniVersion"] = json!("1.1.0");
+        let printed = self.runtime.call("spiderpool", "GC", None, conf.to_string().as_bytes());
         assert_eq!(printed.unwrap(), None);
     }
 

@@ -5,10 +5,11 @@
 
 mod exhaustion;
 mod ipam;
+mod nics;
 #[path = "../node/mod.rs"]
 mod node;
 mod spread;
 
 fn main() {
-    node::run(|| [exhaustion::trials(), spread::trials()].into_iter().flatten().collect());
+    node::run(|| [exhaustion::trials(), nics::trials(), spread::trials()].into_iter().flatten().collect());
 }

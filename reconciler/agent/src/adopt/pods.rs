@@ -267,6 +267,7 @@ fn made(
         coordinate: None,
         uplink: None,
         closing: false,
+        prepared: false,
     };
     let attachments = (0..).zip(nics).map(attachment).collect();
     let is_coordinated = cached.iter().any(|cached| cached.has_coordinator);

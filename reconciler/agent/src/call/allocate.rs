@@ -8,7 +8,8 @@ use ipnetwork::IpNetwork;
 use schemas::cni::error::CniError;
 use schemas::cni::netconf::SpiderpoolIpam;
 use schemas::cni::result::{CniResult, ResultIp, ResultRoute};
-use schemas::intent::{Allocation, AllocationState, AssignedAddress, Attachment, RouteIntent};
+use schemas::intent::{Allocation, AllocationState, AssignedAddress, Attachment, Learned, RouteIntent};
+use schemas::name::{AttachmentKey, IfName};
 use schemas::wire::{AllocateCall, Answer, Place};
 use store::CommitError;
 use tokio::sync::futures::Notified;
@@ -34,6 +35,20 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Given {
     pub(super) addresses: Vec<AssignedAddress>,
     pub(super) routes: Vec<RouteIntent>,
+    /// What other NICs of the pod get with it, where one annotation is about all of them: all or nothing.
+    pub(super) others: Vec<(IfName, Given)>,
+}
+
+impl Given {
+    fn kept(known: &Attachment) -> Self {
+        Self { addresses: known.addresses.clone(), routes: known.routes.clone(), others: Vec::new() }
+    }
+
+    /// The addresses of all NICs.
+    fn all(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let others = self.others.iter().flat_map(|(_, given)| &given.addresses);
+        self.addresses.iter().chain(others).map(|assigned| assigned.address.ip())
+    }
 }
 
 /// Answers ADD of `spiderpool`.
@@ -88,10 +103,10 @@ fn retry(
     records: &SandboxRecords,
     netns: &schemas::intent::NetnsIdentity,
 ) -> Option<Given> {
-    let known = records.attachments.get(&place.key.ifname).filter(|known| known.allocated && !known.closing)?;
+    let known = records.attachments.get(&place.key.ifname)?;
     let published = agent.ledger.sandbox(&place.key.container)?;
-    (published.sandbox.netns.as_ref() == Some(netns))
-        .then(|| Given { addresses: known.addresses.clone(), routes: known.routes.clone() })
+    let is_given = known.allocated && !known.closing && !known.prepared;
+    (is_given && published.sandbox.netns.as_ref() == Some(netns)).then(|| Given::kept(known))
 }
 
 /// The store has the address as another's.
@@ -135,26 +150,27 @@ impl Refusal {
     }
 }
 
-/// Reserves an address of every family that is asked for: all or none.
+/// Reserves an address of every family that is asked for, of all NICs that the pod's annotation is about: all or none.
 pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Result<Given, Refusal> {
     let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None };
     if !agent.has_synced() {
         let text = "the agent has not read its pools yet: try again";
         return Err(refuse(CniError::new(CniError::TRY_AGAIN, text)));
     }
-    let known = agent.ledger.sandbox(&place.key.container);
-    let known = known.as_ref().and_then(|records| records.attachments.get(&place.key.ifname));
-    if let Some(known) = known.filter(|known| !known.addresses.is_empty()) {
-        // DEL has come, or not, and the same attachment is added again before its addresses went back: it keeps them.
+    let records = agent.ledger.sandbox(&place.key.container);
+    let known = |ifname: &IfName| records.as_ref().and_then(|records| records.attachments.get(ifname));
+    if let Some(known) = known(&place.key.ifname).filter(|known| !known.addresses.is_empty()) {
+        // DEL has come, or not, and the same attachment is added again before its addresses went back; or they were given
+        // with another NIC's: it keeps them.
         let owns = |assigned: &AssignedAddress| agent.ledger.is_owner(assigned.address.ip(), &place.key);
         if known.addresses.iter().all(owns) {
             let is_occupied = |assigned: &AssignedAddress| agent.ledger.is_occupied(assigned.address.ip());
-            if known.closing && known.addresses.iter().any(is_occupied) {
-                let text = format!("the addresses of {} are on their way back, and others use them", place.key);
+            if (known.closing || known.prepared) && known.addresses.iter().any(is_occupied) {
+                let text = format!("others use the addresses of {}, which go back with the sandbox", place.key);
                 let error = CniError::new(CniError::TRY_AGAIN, text);
                 return Err(Refusal { error, may_come_back: true, tried: None });
             }
-            return Ok(Given { addresses: known.addresses.clone(), routes: known.routes.clone() });
+            return Ok(Given::kept(known));
         }
     }
     // Why only pods that have had an address get one, if so.
@@ -177,16 +193,45 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         ipam,
         node: &agent.config.node_name,
     };
-    let selection = selection::select(&catalogue, request)
-        .map_err(|error| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string())))?;
+    let invalid = |error: selection::SelectionError| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string()));
+    let select = |ifname: &IfName| {
+        let own = Place { key: AttachmentKey { ifname: ifname.clone(), ..place.key.clone() }, ..place.clone() };
+        let selection = selection::select(&catalogue, selection::Request { ifname, ..request }).map_err(invalid)?;
+        give(agent, &catalogue, &own, &selection, &standing, only_own.as_ref())
+    };
+    let mut given = select(&place.key.ifname)?;
+    let others = selection::listed(&catalogue, request).map_err(invalid)?;
+    for ifname in others.into_iter().filter(|ifname| *ifname != place.key.ifname && known(ifname).is_none()) {
+        match select(&ifname) {
+            Ok(other) => given.others.push((ifname, other)),
+            Err(refusal) => {
+                given.all().for_each(|address| agent.ledger.unreserve(address));
+                return Err(refusal);
+            }
+        }
+    }
+    Ok(given)
+}
+
+/// Reserves an address of every family for one NIC: all or none. `only_own` says why only pods that have had an address
+/// get one, if so.
+fn give(
+    agent: &Agent,
+    catalogue: &Catalogue,
+    place: &Place,
+    selection: &Selection,
+    standing: &Standing,
+    only_own: Option<&CniError>,
+) -> Result<Given, Refusal> {
+    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None };
     let mut given = Given::default();
     for candidates in &selection.families {
-        let Some((pool, address)) = reserve(agent, place, candidates, &standing, only_own.is_some()) else {
-            given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
-            return Err(only_own.map_or_else(|| exhausted(agent, place, candidates), refuse));
+        let Some((pool, address)) = reserve(agent, place, candidates, standing, only_own.is_some()) else {
+            given.all().for_each(|address| agent.ledger.unreserve(address));
+            return Err(only_own.cloned().map_or_else(|| exhausted(agent, place, candidates), refuse));
         };
-        if let Err(error) = assign(&catalogue, place, &selection, &pool, address, &mut given) {
-            given.addresses.iter().for_each(|assigned| agent.ledger.unreserve(assigned.address.ip()));
+        if let Err(error) = assign(catalogue, place, selection, &pool, address, &mut given) {
+            given.all().for_each(|address| agent.ledger.unreserve(address));
             agent.ledger.unreserve(address);
             return Err(refuse(error));
         }
@@ -298,10 +343,20 @@ fn in_cluster(agent: &Agent, pool: &str, own: PoolCounts) -> String {
     )
 }
 
-/// The attachment with these addresses, in the sandbox's next generation.
+/// What was given without what other NICs have got meanwhile, which goes back.
+pub(super) fn not_known(agent: &Agent, records: &SandboxRecords, mut given: Given) -> Given {
+    let is_known = |(ifname, _): &(IfName, Given)| records.attachments.contains_key(ifname);
+    let (known, others) = given.others.into_iter().partition(is_known);
+    given.others = others;
+    let known: Vec<(IfName, Given)> = known;
+    known.iter().flat_map(|(_, given)| given.all()).for_each(|address| agent.ledger.unreserve(address));
+    given
+}
+
+/// The attachment with these addresses, in the sandbox's next generation; in the records it stands with those that are
+/// prepared.
 pub(super) fn attachment(records: &mut SandboxRecords, place: &Place, given: &Given) -> Attachment {
-    let ordinal =
-        records.attachments.get(&place.key.ifname).map_or_else(|| records.free_ordinal(), |known| known.ordinal);
+    let ordinal = ordinal(records, &place.key.ifname);
     let known = records.attachments.get(&place.key.ifname);
     let attachment = Attachment {
         key: place.key.clone(),
@@ -319,25 +374,79 @@ pub(super) fn attachment(records: &mut SandboxRecords, place: &Place, given: &Gi
         coordinate: known.and_then(|known| known.coordinate.clone()),
         uplink: known.and_then(|known| known.uplink.clone()),
         closing: false,
+        prepared: false,
     };
     records.attachments.insert(place.key.ifname.clone(), attachment.clone());
+    for (ifname, given) in &given.others {
+        let prepared = Attachment {
+            key: AttachmentKey { ifname: ifname.clone(), ..place.key.clone() },
+            network: place.network.clone(),
+            pod: place.pod.clone(),
+            ordinal: records.free_ordinal(),
+            generation: records.sandbox.generation,
+            addresses: given.addresses.clone(),
+            routes: given.routes.clone(),
+            allocated: true,
+            link: None,
+            link_wanted: false,
+            learned: Learned::default(),
+            foreign_link: None,
+            coordinate: None,
+            uplink: None,
+            closing: false,
+            prepared: true,
+        };
+        records.attachments.insert(ifname.clone(), prepared);
+    }
     attachment
 }
 
-/// One transaction: attachment and allocations together.
+/// The place of an attachment whose ADD has come: what it has, or the first that none has whose ADD has come, which a
+/// prepared one then leaves to it.
+fn ordinal(records: &mut SandboxRecords, ifname: &IfName) -> u32 {
+    let free = records.free_ordinal();
+    let own = match records.attachments.get(ifname) {
+        Some(known) if !known.prepared => return known.ordinal,
+        Some(known) => known.ordinal,
+        None => free,
+    };
+    let prepared = records.attachments.values_mut().filter(|other| other.prepared && other.key.ifname != *ifname);
+    match prepared.min_by_key(|other| other.ordinal) {
+        Some(other) if other.ordinal < own.min(free) => std::mem::replace(&mut other.ordinal, own),
+        _ => own.min(free),
+    }
+}
+
+/// One transaction: attachment, those prepared with it, and allocations together.
 pub(super) fn update(records: &SandboxRecords, attachment: Attachment, given: &Given) -> Update {
-    let allocations = given
-        .addresses
-        .iter()
-        .filter(|assigned| !assigned.pool.is_empty())
-        .map(|assigned| Allocation {
-            address: assigned.address.ip(),
-            pool: assigned.pool.clone(),
-            owner: attachment.key.clone(),
-            state: AllocationState::Held,
-        })
-        .collect();
-    Update { sandbox: Some(records.sandbox.clone()), put: vec![attachment], allocations, ..Update::default() }
+    let prepared = records.attachments.values().filter(|other| other.prepared && other.key != attachment.key);
+    let prepared: Vec<Attachment> = prepared.cloned().collect();
+    let mut allocations = allocations(&attachment.key, &given.addresses);
+    for (ifname, given) in &given.others {
+        let owner = AttachmentKey { ifname: ifname.clone(), ..attachment.key.clone() };
+        allocations.extend(self::allocations(&owner, &given.addresses));
+    }
+    let put = std::iter::once(attachment).chain(prepared).collect();
+    Update { sandbox: Some(records.sandbox.clone()), put, allocations, ..Update::default() }
+}
+
+fn allocations(owner: &AttachmentKey, addresses: &[AssignedAddress]) -> Vec<Allocation> {
+    let ours = addresses.iter().filter(|assigned| !assigned.pool.is_empty());
+    ours.map(|assigned| Allocation {
+        address: assigned.address.ip(),
+        pool: assigned.pool.clone(),
+        owner: owner.clone(),
+        state: AllocationState::Held,
+    })
+    .collect()
+}
+
+/// The addresses of a prepared attachment that another IPAM has given others instead: no link ever had them.
+pub(super) fn unused(agent: &Agent, known: Option<&Attachment>, addresses: &[AssignedAddress]) -> Vec<IpAddr> {
+    let known = known.filter(|known| known.prepared).into_iter().flat_map(|known| {
+        known.addresses.iter().map(|own| own.address.ip()).filter(|ip| agent.ledger.is_owner(*ip, &known.key))
+    });
+    known.filter(|ip| !addresses.iter().any(|assigned| assigned.address.ip() == *ip)).collect()
 }
 
 /// As an IPAM plugin's result.

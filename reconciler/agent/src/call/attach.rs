@@ -43,6 +43,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
                 continue;
             }
         };
+        let given = allocate::not_known(agent, &records, given);
         let mut attachment = allocate::attachment(&mut records, &call.place, &given);
         attachment.allocated = given.addresses.iter().any(|assigned| !assigned.pool.is_empty());
         let wanted = link(&call, &master, known.as_ref()).inspect_err(|_| detection.give_back(&given))?;
@@ -62,7 +63,9 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
         if detection.is_due(known.as_ref(), &given) {
             // The link first, without addresses: nobody is to hear of them before they are known to be free.
             is_late = true;
-            let generation = bare(agent, &records, &attachment).await.inspect_err(|_| detection.give_back(&given))?;
+            let generation = bare(agent, &records, &attachment, known.as_ref())
+                .await
+                .inspect_err(|_| detection.give_back(&given))?;
             drop(turn);
             let converged = wait::converged(agent, &container, generation, deadline).await;
             converged.inspect_err(|_| detection.give_back(&given))?;
@@ -71,7 +74,8 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
             }
             continue;
         }
-        let update = allocate::update(&records, attachment.clone(), &given);
+        let freed = allocate::unused(agent, known.as_ref(), &given.addresses);
+        let update = Update { freed, ..allocate::update(&records, attachment.clone(), &given) };
         match agent.ledger.commit(&container, update).await {
             Ok(()) => {}
             Err(error) if allocate::is_taken(&error) => continue,
@@ -94,10 +98,25 @@ fn keys(call: &AttachCall) -> DetectKeys {
     }
 }
 
-/// Records the link alone, unless it is; the generation to wait for.
-async fn bare(agent: &Agent, records: &SandboxRecords, attachment: &Attachment) -> Result<u64, CniError> {
+/// Records the link alone, unless it is; the generation to wait for. Addresses that were prepared stay so.
+async fn bare(
+    agent: &Agent,
+    records: &SandboxRecords,
+    attachment: &Attachment,
+    known: Option<&Attachment>,
+) -> Result<u64, CniError> {
     let container = &attachment.key.container;
-    let bare = Attachment { addresses: Vec::new(), routes: Vec::new(), allocated: false, ..attachment.clone() };
+    let bare = match known.filter(|known| known.prepared) {
+        Some(known) => Attachment {
+            addresses: known.addresses.clone(),
+            routes: known.routes.clone(),
+            allocated: true,
+            prepared: true,
+            ordinal: known.ordinal,
+            ..attachment.clone()
+        },
+        None => Attachment { addresses: Vec::new(), routes: Vec::new(), allocated: false, ..attachment.clone() },
+    };
     let recorded = agent.ledger.sandbox(container);
     if let Some(found) = recorded.filter(|found| found.is_repeated_by(&records.sandbox, &bare)) {
         return Ok(found.sandbox.generation);
@@ -114,7 +133,8 @@ fn given(agent: &Agent, call: &AttachCall) -> Result<Given, allocate::Refusal> {
         AttachIpam::Given { addresses, routes } => {
             // Whatever it says of pools, these addresses are not ours.
             let foreign = |assigned: &AssignedAddress| AssignedAddress { pool: String::new(), ..assigned.clone() };
-            Ok(Given { addresses: addresses.iter().map(foreign).collect(), routes: routes.clone() })
+            let addresses = addresses.iter().map(foreign).collect();
+            Ok(Given { addresses, routes: routes.clone(), others: Vec::new() })
         }
     }
 }

@@ -1,27 +1,41 @@
 //! Desired against observed: CHECK, `dragline check`, `dragline plan`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plan::{Desired, Plan, Prune, diff};
 use schemas::cni::error::CniError;
 use schemas::crd::coordinator::SpiderCoordinator;
 use schemas::intent::CoordinatorSettings;
 use schemas::wire::{Answer, Difference, Part, PlanCall, PodPlan, PodQuery, VerifyCall};
+use tokio::time::Instant;
 
+use super::wait;
 use crate::agent::Agent;
 use crate::ledger::SandboxRecords;
 use crate::node;
 use crate::pass::{self, Watched};
 
+/// The longest that CHECK waits for what is being changed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Answers CHECK.
-pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall) -> Result<Answer, CniError> {
+pub(super) async fn verify(agent: &Arc<Agent>, call: VerifyCall, deadline: Instant) -> Result<Answer, CniError> {
+    let container = &call.place.key.container;
+    if let Some(records) = agent.ledger.sandbox(container) {
+        // What another attachment is about to lose or to get is no drift. Whatever comes of it is seen below.
+        let generation = records.sandbox.generation;
+        if agent.workers.outcome(container).borrow().generation < generation {
+            let _ = wait::converged(agent, container, generation, deadline.min(Instant::now() + PATIENCE)).await;
+        }
+    }
     let unknown = || {
         CniError::new(
             CniError::UNKNOWN_CONTAINER,
             format!("attachment {} is not known: it was never added, or has been deleted", call.place.key),
         )
     };
-    let records = agent.ledger.sandbox(&call.place.key.container).ok_or_else(unknown)?;
+    let records = agent.ledger.sandbox(container).ok_or_else(unknown)?;
     let attachment = records.attachments.get(&call.place.key.ifname).ok_or_else(unknown)?;
     let is_there = match call.part {
         Part::Addresses => attachment.allocated,

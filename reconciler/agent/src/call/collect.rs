@@ -26,7 +26,9 @@ pub(super) async fn collect(agent: &Arc<Agent>, call: CollectCall) -> Result<Ans
         let stale: Vec<&Attachment> = records
             .attachments
             .values()
-            .filter(|attachment| attachment.network == call.network && !valid.contains(&attachment.key))
+            // A prepared one has no network yet: it goes with those whose ADD has come.
+            .filter(|attachment| attachment.network == call.network && !attachment.prepared)
+            .filter(|attachment| !valid.contains(&attachment.key))
             .filter(|attachment| has_part(attachment, call.part))
             .collect();
         if stale.is_empty() {

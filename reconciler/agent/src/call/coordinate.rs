@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::detect::Detection;
 use super::mode::{self, Resolved};
-use super::{place, wait};
+use super::{allocate, place, wait};
 use crate::agent::Agent;
 use crate::ledger::{SandboxRecords, Update};
 use crate::{learned, readiness, selection};
@@ -87,7 +87,10 @@ pub(super) async fn coordinate(
     let generation = match repeated {
         Some(published) => published.sandbox.generation,
         None => {
-            let update = Update { sandbox: Some(records.sandbox.clone()), put: vec![attachment], ..Update::default() };
+            let known = records.attachments.get(&call.place.key.ifname);
+            let freed = allocate::unused(agent, known, &addresses);
+            let sandbox = Some(records.sandbox.clone());
+            let update = Update { sandbox, put: vec![attachment], freed, ..Update::default() };
             agent.ledger.commit(&container, update).await.map_err(|error| wait::not_recorded(&error))?;
             records.sandbox.generation
         }
@@ -226,7 +229,11 @@ fn attachment(
     pod: &Observed,
 ) -> Result<Attachment, CniError> {
     let ifname = &call.place.key.ifname;
-    let known = records.attachments.get(ifname).cloned();
+    let known = records.attachments.get(ifname).cloned().map(|known| match known.prepared {
+        // Another IPAM was asked for this NIC.
+        true => Attachment { addresses: Vec::new(), routes: Vec::new(), allocated: false, prepared: false, ..known },
+        false => known,
+    });
     let mut attachment = known.unwrap_or_else(|| Attachment {
         key: call.place.key.clone(),
         network: call.place.network.clone(),
@@ -243,6 +250,7 @@ fn attachment(
         coordinate: None,
         uplink: None,
         closing: false,
+        prepared: false,
     });
     // Also addresses that are on their way back stay the attachment's own: their release is still to be verified.
     let is_ours = attachment.addresses.iter().any(|own| agent.ledger.is_owner(own.address.ip(), &attachment.key));

@@ -83,10 +83,12 @@ impl<'a> Detection<'a> {
     /// Whether these have to be asked for before they are put on the link: the attachment has none yet, and nobody has
     /// asked.
     pub(super) fn is_due(&self, known: Option<&Attachment>, given: &Given) -> bool {
-        if known.is_some_and(|known| !known.addresses.is_empty()) {
+        let is_prepared = known.is_some_and(|known| known.prepared);
+        if known.is_some_and(|known| !known.addresses.is_empty()) && !is_prepared {
             return false;
         }
-        let is_fresh = |assigned: &AssignedAddress| assigned.pool.is_empty() || self.is_reserved(assigned);
+        let is_fresh =
+            |assigned: &AssignedAddress| is_prepared || assigned.pool.is_empty() || self.is_reserved(assigned);
         given.addresses.iter().all(is_fresh) && !self.open_questions(&given.addresses, When::On).is_empty()
     }
 
@@ -103,7 +105,7 @@ impl<'a> Detection<'a> {
     pub(super) fn resume(&mut self, known: Option<&Attachment>) -> Result<Option<Given>, CniError> {
         let Some(given) = self.promised.take() else { return Ok(None) };
         match known.filter(|known| known.link_wanted && !known.closing) {
-            Some(known) if known.addresses.is_empty() => Ok(Some(given)),
+            Some(known) if known.addresses.is_empty() || known.prepared => Ok(Some(given)),
             Some(_) => {
                 self.give_back(&given);
                 Ok(None)
@@ -116,8 +118,11 @@ impl<'a> Detection<'a> {
         }
     }
 
-    /// Gives reservations back.
+    /// Gives reservations back, also those for other NICs.
     pub(super) fn give_back(&self, given: &Given) {
+        given.others.iter().flat_map(|(_, other)| &other.addresses).for_each(|assigned| {
+            self.agent.ledger.unreserve(assigned.address.ip());
+        });
         for assigned in given.addresses.iter().filter(|assigned| self.is_reserved(assigned)) {
             self.agent.ledger.unreserve(assigned.address.ip());
         }

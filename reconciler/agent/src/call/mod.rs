@@ -61,7 +61,7 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
             withdraw::withdraw(agent, &withdrawal).await.map_err(|error| wait::not_recorded(&error))?;
             Ok(Answer::Done)
         }
-        Call::Verify(call) => check::verify(agent, call).await,
+        Call::Verify(call) => check::verify(agent, call, deadline).await,
         Call::Collect(call) => collect::collect(agent, call).await,
         Call::Ready(call) => ready(agent, &call),
         Call::Get(call) => {

@@ -113,6 +113,7 @@ fn attachment(records: &SandboxRecords, place: &Place, uplink: UplinkIntent) -> 
         coordinate: None,
         uplink: None,
         closing: false,
+        prepared: false,
     });
     Attachment { uplink: Some(Box::new(uplink)), generation: records.sandbox.generation, closing: false, ..attachment }
 }

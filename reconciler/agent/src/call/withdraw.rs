@@ -49,8 +49,18 @@ fn update(agent: &Agent, records: &SandboxRecords, attachment: &Attachment, part
     let mut sandbox = records.sandbox.clone();
     sandbox.generation += 1;
     wanted.generation = sandbox.generation;
-    let releasing = if wanted.allocated { Vec::new() } else { releasing(agent, attachment) };
-    Some(Update { sandbox: Some(sandbox), put: vec![wanted], allocations: releasing, ..Update::default() })
+    let mut allocations = if wanted.allocated { Vec::new() } else { releasing(agent, attachment) };
+    let mut put = vec![wanted];
+    let others = || records.attachments.values().filter(|other| other.key != attachment.key);
+    if others().all(|other| other.prepared || other.closing) {
+        // No ADD for them comes any more.
+        for prepared in others().filter(|other| other.prepared && other.allocated) {
+            allocations.extend(releasing(agent, prepared));
+            let generation = sandbox.generation;
+            put.push(Attachment { closing: true, allocated: false, generation, ..prepared.clone() });
+        }
+    }
+    Some(Update { sandbox: Some(sandbox), put, allocations, ..Update::default() })
 }
 
 fn releasing(agent: &Agent, attachment: &Attachment) -> Vec<Allocation> {

@@ -274,6 +274,7 @@ impl World {
             coordinate: (nic.attached && nic.coordinated).then(|| Box::new(coordinate)),
             uplink: None,
             closing: false,
+            prepared: false,
         }
     }
 
