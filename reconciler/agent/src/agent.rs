@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::node::NodeState;
 use crate::rollout::Rollout;
 use crate::worker::Workers;
-use crate::{cluster, estranged, events, http, manifests, occupied, rollout, server, spool};
+use crate::{cluster, estranged, events, http, manifests, occupied, rollout, server, spiderpool, spool};
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct Config {
     pub http: std::net::SocketAddr,
     /// What is probed.
     pub detection: Switches,
+    /// Where the original agent's API is answered; empty for nowhere, None for where the cluster's settings say.
+    pub spiderpool_socket: Option<PathBuf>,
 }
 
 impl Config {
@@ -109,6 +111,8 @@ pub struct Agent {
     pub record_faults: Vec<String>,
     catalogue: RwLock<Arc<Catalogue>>,
     has_catalogue: AtomicBool,
+    /// Counts what was declared.
+    declarations: watch::Sender<u64>,
     stop: watch::Sender<bool>,
 }
 
@@ -138,12 +142,18 @@ impl Agent {
         }
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
         let is_first = !self.has_catalogue.swap(true, Ordering::AcqRel);
+        self.declarations.send_modify(|count| *count += 1);
         if is_first {
             self.mark_all()
         } else {
             self.mark_replanned()
         }
         self.rollout.wake();
+    }
+
+    /// Tells when something was declared.
+    pub fn declared(&self) -> watch::Receiver<u64> {
+        self.declarations.subscribe()
     }
 
     /// Completes when the agent is to stop.
@@ -202,6 +212,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         record_faults,
         catalogue: RwLock::default(),
         has_catalogue: AtomicBool::new(false),
+        declarations: watch::Sender::default(),
         stop,
         config,
     });
@@ -220,6 +231,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     spool::start(&agent, &mut tasks).await?;
     http::start(&agent, &mut tasks).await?;
     server::start(&agent, listener, &mut tasks);
+    spiderpool::start(&agent, &mut tasks);
     tracing::info!(
         node = agent.config.node_name,
         sandboxes = agent.ledger.sandboxes().len(),

@@ -34,10 +34,16 @@ pub struct SandboxRecords {
 }
 
 impl SandboxRecords {
-    /// The attachments by ordinal, as a plan takes them: addresses that are not to be on a link yet are left out.
+    /// The attachments by ordinal.
     pub fn by_ordinal(&self) -> Vec<Attachment> {
         let mut attachments: Vec<Attachment> = self.attachments.values().cloned().collect();
         attachments.sort_by_key(|attachment| attachment.ordinal);
+        attachments
+    }
+
+    /// The same as a plan takes them: addresses that are not to be on a link yet are left out.
+    pub fn to_plan(&self) -> Vec<Attachment> {
+        let mut attachments = self.by_ordinal();
         for prepared in attachments.iter_mut().filter(|attachment| attachment.prepared) {
             prepared.addresses.clear();
             prepared.routes.clear();

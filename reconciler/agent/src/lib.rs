@@ -40,5 +40,6 @@ pub mod rollout;
 pub mod selection;
 pub mod selector;
 pub mod server;
+pub mod spiderpool;
 pub mod spool;
 pub mod worker;

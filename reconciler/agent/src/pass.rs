@@ -72,12 +72,7 @@ pub fn plan_of(agent: &Agent, records: &SandboxRecords) -> Plan {
 
 /// The plan of a sandbox, were these the SpiderCoordinator's settings.
 pub fn plan_with(agent: &Agent, records: &SandboxRecords, cluster: Option<&CoordinatorSettings>) -> Plan {
-    plan(PlanInput {
-        sandbox: &records.sandbox,
-        attachments: &records.by_ordinal(),
-        node: &agent.node.facts(),
-        cluster,
-    })
+    plan(PlanInput { sandbox: &records.sandbox, attachments: &records.to_plan(), node: &agent.node.facts(), cluster })
 }
 
 /// What may be deleted now.

@@ -100,9 +100,7 @@ fn attachments(agent: &Agent) -> Vec<Value> {
                 "attachment": attachment,
             })
         };
-        let mut attachments: Vec<Attachment> = records.attachments.values().cloned().collect();
-        attachments.sort_by_key(|attachment| attachment.ordinal);
-        attachments.into_iter().map(as_value).collect()
+        records.by_ordinal().into_iter().map(as_value).collect()
     };
     sandboxes.iter().flat_map(of_sandbox).collect()
 }

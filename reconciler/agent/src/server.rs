@@ -88,11 +88,19 @@ async fn serve(agent: &Arc<Agent>, listener: UnixListener) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(agent: &Arc<Agent>, mut stream: UnixStream) {
+/// Only root and the agent's own user may ask.
+pub fn is_trusted(stream: &UnixStream) -> bool {
     let peer = stream.peer_cred().map(|peer| peer.uid());
     let own = nix::unistd::geteuid().as_raw();
-    if !matches!(&peer, Ok(uid) if *uid == 0 || *uid == own) {
+    let is_trusted = matches!(&peer, Ok(uid) if *uid == 0 || *uid == own);
+    if !is_trusted {
         tracing::warn!(?peer, "refused: only root and the agent's own user may ask");
+    }
+    is_trusted
+}
+
+async fn connection(agent: &Arc<Agent>, mut stream: UnixStream) {
+    if !is_trusted(&stream) {
         return;
     }
     let request = match tokio::time::timeout(PATIENCE, read(&mut stream)).await {

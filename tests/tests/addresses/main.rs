@@ -3,6 +3,7 @@
 // Tests with a main of their own are not tests to clippy, whose configuration permits this there.
 #![allow(clippy::unwrap_used)]
 
+mod agent_api;
 mod exhaustion;
 mod ipam;
 mod nics;
@@ -11,5 +12,7 @@ mod node;
 mod spread;
 
 fn main() {
-    node::run(|| [exhaustion::trials(), nics::trials(), spread::trials()].into_iter().flatten().collect());
+    node::run(|| {
+        [agent_api::trials(), exhaustion::trials(), nics::trials(), spread::trials()].into_iter().flatten().collect()
+    });
 }

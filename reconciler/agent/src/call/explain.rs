@@ -73,7 +73,7 @@ pub(crate) fn flow_of(flow: &ExplainedFlow) -> Flow {
 impl Known<'_> {
     /// The pod's plan.
     pub(crate) fn plan(&self) -> Plan {
-        plan::plan(self.input(&self.records.by_ordinal()))
+        plan::plan(self.input(&self.records.to_plan()))
     }
 
     fn input<'i>(&'i self, attachments: &'i [schemas::intent::Attachment]) -> PlanInput<'i> {
@@ -93,7 +93,7 @@ pub(crate) fn explained(
     basis: Basis,
     call: &ExplainCall,
 ) -> Result<Explained, String> {
-    let attachments = known.records.by_ordinal();
+    let attachments = known.records.to_plan();
     let coordinator = known.catalogue.coordinator.as_ref().and_then(|found| found.object.metadata.name.as_deref());
     let context = Context { input: known.input(&attachments), plan, coordinator: coordinator.unwrap_or("default") };
     let pod = pod_name(known.records);

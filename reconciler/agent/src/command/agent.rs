@@ -47,6 +47,9 @@ pub(super) struct Arguments {
     /// Probe whether a pod's gateways answer; without it, as ConfigMap spiderpool-conf says
     #[arg(long, env = "DRAGLINE_DETECT_GATEWAY", value_name = "WHEN", value_enum)]
     detect_gateway: Option<When>,
+    /// Where the API of Spiderpool's agent is answered too, empty for nowhere; without it, as ConfigMap spiderpool-conf says
+    #[arg(long, env = "DRAGLINE_SPIDERPOOL_SOCKET", value_name = "PATH")]
+    spiderpool_socket: Option<PathBuf>,
     #[command(flatten)]
     log: log::Logging,
 }
@@ -78,6 +81,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         netns_dirs: arguments.netns_dir,
         http: arguments.http,
         detection: Switches { conflict: arguments.detect_ip_conflict, gateway: arguments.detect_gateway },
+        spiderpool_socket: arguments.spiderpool_socket,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
