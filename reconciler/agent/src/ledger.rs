@@ -21,8 +21,11 @@ use crate::history::History;
 use crate::leased::Leased;
 use crate::occupied::{self as quarantine, Occupied};
 
+mod index;
 mod leases;
 mod occupied;
+
+use index::Index;
 
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +110,7 @@ struct State {
     reserved: BTreeSet<IpAddr>,
     spaces: BTreeMap<String, PoolSpace>,
     history: History,
+    index: Index,
     /// Addresses that are found in use and that no record tells of.
     estranged: BTreeSet<IpAddr>,
     cooling: Cooling,
@@ -176,6 +180,8 @@ impl Ledger {
         state.sandboxes = records.into_iter().map(|(container, found)| (container, Arc::new(found))).collect();
         state.allocations =
             snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
+        state.sandboxes.values().for_each(|records| state.index.add(records));
+        state.allocations.values().for_each(|allocation| state.index.count(None, Some(allocation)));
         state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
         state.cooling = Cooling::load(&store);
         state.occupied = Occupied::load(&store, quarantine::now_ms());
@@ -249,12 +255,8 @@ impl Ledger {
     pub fn counts(&self, pool: &str) -> Option<PoolCounts> {
         let state = self.state();
         let space = state.spaces.get(pool)?;
-        let releasing = state
-            .allocations
-            .values()
-            .filter(|allocation| allocation.state == AllocationState::Releasing && allocation.pool == pool);
         let plan::allocate::Counts { total, used, free } = space.counts();
-        Some(PoolCounts { total, used, releasing: releasing.count() as u128, free })
+        Some(PoolCounts { total, used, releasing: state.index.releasing(pool), free })
     }
 
     /// Allocations as published, by address.
@@ -400,14 +402,20 @@ impl Ledger {
 
     fn publish(&self, container: &ContainerId, update: Update) {
         let has_freed = !update.freed.is_empty();
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         for allocation in update.allocations {
             state.reserved.remove(&allocation.address);
-            state.allocations.insert(allocation.address, allocation);
+            let before = state.allocations.insert(allocation.address, allocation.clone());
+            state.index.count(before.as_ref(), Some(&allocation));
         }
         for address in update.freed {
-            state.allocations.remove(&address);
+            let before = state.allocations.remove(&address);
+            state.index.count(before.as_ref(), None);
             state.give_back(address);
+        }
+        if let Some(before) = state.sandboxes.get(container) {
+            state.index.remove(before);
         }
         match update.sandbox {
             Some(sandbox) => {
@@ -417,13 +425,15 @@ impl Ledger {
                     attachments.remove(&key.ifname);
                 }
                 attachments.extend(update.put.into_iter().map(|put| (put.key.ifname.clone(), put)));
-                state.sandboxes.insert(container.clone(), Arc::new(SandboxRecords { sandbox, attachments }));
+                let records = Arc::new(SandboxRecords { sandbox, attachments });
+                state.index.add(&records);
+                state.sandboxes.insert(container.clone(), records);
             }
             None => {
                 state.sandboxes.remove(container);
             }
         }
-        drop(state);
+        drop(guard);
         self.version.send_modify(|version| *version += 1);
         if has_freed {
             self.released.notify_waiters();

@@ -181,26 +181,18 @@ fn link(call: &AttachCall, master: &IfName, known: Option<&Attachment>) -> Resul
 /// An uplink has macvlans or ipvlans, and these of one mode: what the kernel would refuse, or change for all of them.
 fn check_company(agent: &Agent, attachment: &Attachment) -> Result<(), CniError> {
     let Some(link) = attachment.link.as_ref().filter(|link| !link.master_in_container) else { return Ok(()) };
-    let sandboxes = agent.ledger.sandboxes();
-    let others = sandboxes.iter().flat_map(|records| records.attachments.values());
-    let others = others.filter(|other| other.key != attachment.key && other.link_wanted);
-    for other in others {
-        let Some(company) = other.link.as_ref().filter(|it| it.master == link.master && !it.master_in_container) else {
-            continue;
-        };
-        let clash = match (&link.kind, &company.kind) {
-            (LinkKindIntent::Ipvlan(own), LinkKindIntent::Ipvlan(theirs)) if own != theirs => {
-                "ipvlans of another mode, and all of one uplink have one mode"
-            }
-            (LinkKindIntent::Ipvlan(_), LinkKindIntent::Macvlan(_)) => "macvlans, which no uplink has beside ipvlans",
-            (LinkKindIntent::Macvlan(_), LinkKindIntent::Ipvlan(_)) => "ipvlans, which no uplink has beside macvlans",
-            (LinkKindIntent::Ipvlan(_), LinkKindIntent::Ipvlan(_))
-            | (LinkKindIntent::Macvlan(_), LinkKindIntent::Macvlan(_)) => continue,
-        };
-        let text = format!("uplink {} has {clash} (of {}): choose another uplink or mode", link.master, other.key);
-        return Err(CniError::new(CniError::INVALID_CONFIG, text));
-    }
-    Ok(())
+    let Some((other, company)) = agent.ledger.company(&link.master, &attachment.key) else { return Ok(()) };
+    let clash = match (&link.kind, &company.kind) {
+        (LinkKindIntent::Ipvlan(own), LinkKindIntent::Ipvlan(theirs)) if own != theirs => {
+            "ipvlans of another mode, and all of one uplink have one mode"
+        }
+        (LinkKindIntent::Ipvlan(_), LinkKindIntent::Macvlan(_)) => "macvlans, which no uplink has beside ipvlans",
+        (LinkKindIntent::Macvlan(_), LinkKindIntent::Ipvlan(_)) => "ipvlans, which no uplink has beside macvlans",
+        (LinkKindIntent::Ipvlan(_), LinkKindIntent::Ipvlan(_))
+        | (LinkKindIntent::Macvlan(_), LinkKindIntent::Macvlan(_)) => return Ok(()),
+    };
+    let text = format!("uplink {} has {clash} (of {other}): choose another uplink or mode", link.master);
+    Err(CniError::new(CniError::INVALID_CONFIG, text))
 }
 
 /// Locally administered, unicast.

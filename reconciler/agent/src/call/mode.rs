@@ -84,16 +84,11 @@ pub(super) fn auxiliary(agent: &Agent, container: &ContainerId) -> Result<Auxili
 
 /// The original's name; where another sandbox's ID begins alike, a random one.
 fn host_name(agent: &Agent, container: &ContainerId) -> Result<IfName, CniError> {
-    let others = agent.ledger.sandboxes();
-    let is_taken = |name: &IfName| {
-        let mut of_others = others.iter().filter(|records| records.sandbox.container != *container);
-        of_others.any(|records| records.sandbox.auxiliary.as_ref().is_some_and(|pair| pair.host_name == *name))
-    };
     let begin: String = container.as_str().chars().take(11).collect();
     let Mac([a, b, c, d, e, _]) = random_mac()?;
     let parsed = [format!("veth{begin}"), format!("veth{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")];
     let mut names = parsed.iter().filter_map(|name| name.parse::<IfName>().ok());
-    names.find(|name| !is_taken(name)).ok_or_else(|| {
+    names.find(|name| !agent.ledger.is_host_end_of_another(name, container)).ok_or_else(|| {
         let text = format!("no free name for the node's end of {AUXILIARY_LINK} of {container}: try again");
         CniError::new(CniError::TRY_AGAIN, text)
     })

@@ -22,7 +22,7 @@ pub(super) async fn uplink(agent: &Arc<Agent>, call: UplinkCall, deadline: Insta
         let _uplinks = agent.node.uplinks().lock().await;
         agent.node.passed().await;
         let _turn = agent.ledger.lock(&container).await;
-        let others = wanted_by_others(agent, &call.place);
+        let others = agent.ledger.uplinks_but(&call.place.key);
         let uplink = settled(call.uplink, &others, &agent.node.observed());
         check(&uplink, &others, &agent.node.observed())?;
         let records = place::records(agent, &container, &netns);
@@ -39,13 +39,6 @@ pub(super) async fn uplink(agent: &Arc<Agent>, call: UplinkCall, deadline: Insta
     };
     wait::converged(agent, &container, generation, deadline).await?;
     Ok(Answer::Done)
-}
-
-/// The uplinks of all other attachments.
-fn wanted_by_others(agent: &Agent, place: &Place) -> Vec<UplinkIntent> {
-    let sandboxes = agent.ledger.sandboxes();
-    let attachments = sandboxes.iter().flat_map(|records| records.attachments.values());
-    attachments.filter(|other| other.key != place.key).filter_map(|other| other.uplink.as_deref().cloned()).collect()
 }
 
 /// A bond that is there is used as it is: the one of other attachments with how it was made, one that was there before

@@ -1,0 +1,111 @@
+//! What is asked of all sandboxes at each ADD, kept as they change: a node with many pods answers as fast as one with few.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::intent::{Allocation, AllocationState, LinkIntent};
+use schemas::name::{AttachmentKey, ContainerId, IfName};
+use schemas::uplink::UplinkIntent;
+
+use super::{Ledger, SandboxRecords};
+
+/// Where to find what sandboxes share.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// Attachments whose links stand on one of the node's.
+    on_master: BTreeMap<IfName, BTreeSet<AttachmentKey>>,
+    /// Attachments with an uplink of their own.
+    uplinks: BTreeSet<AttachmentKey>,
+    /// The node's ends of pairs to underlay pods.
+    host_ends: BTreeMap<IfName, BTreeSet<ContainerId>>,
+    /// How many addresses of a pool are on their way back.
+    releasing: BTreeMap<String, u128>,
+}
+
+impl Index {
+    pub(super) fn add(&mut self, records: &SandboxRecords) {
+        for attachment in records.attachments.values() {
+            if let Some(master) = master(attachment.link_wanted, attachment.link.as_ref()) {
+                self.on_master.entry(master.clone()).or_default().insert(attachment.key.clone());
+            }
+            if attachment.uplink.is_some() {
+                self.uplinks.insert(attachment.key.clone());
+            }
+        }
+        if let Some(pair) = &records.sandbox.auxiliary {
+            self.host_ends.entry(pair.host_name.clone()).or_default().insert(records.sandbox.container.clone());
+        }
+    }
+
+    pub(super) fn remove(&mut self, records: &SandboxRecords) {
+        for attachment in records.attachments.values() {
+            if let Some(master) = master(attachment.link_wanted, attachment.link.as_ref()) {
+                remove(&mut self.on_master, master, &attachment.key);
+            }
+            self.uplinks.remove(&attachment.key);
+        }
+        if let Some(pair) = &records.sandbox.auxiliary {
+            remove(&mut self.host_ends, &pair.host_name, &records.sandbox.container);
+        }
+    }
+
+    /// An address is another's, or in another state, than before.
+    pub(super) fn count(&mut self, before: Option<&Allocation>, after: Option<&Allocation>) {
+        let is_releasing = |it: &&Allocation| it.state == AllocationState::Releasing;
+        if let Some(after) = after.filter(is_releasing) {
+            *self.releasing.entry(after.pool.clone()).or_default() += 1;
+        }
+        if let Some(before) = before.filter(is_releasing)
+            && let Some(count) = self.releasing.get_mut(&before.pool)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.releasing.remove(&before.pool);
+            }
+        }
+    }
+
+    pub(super) fn releasing(&self, pool: &str) -> u128 {
+        self.releasing.get(pool).copied().unwrap_or_default()
+    }
+}
+
+/// The link of the node that an attachment's stands on.
+fn master(is_wanted: bool, link: Option<&LinkIntent>) -> Option<&IfName> {
+    link.filter(|link| is_wanted && !link.master_in_container).map(|link| &link.master)
+}
+
+fn remove<T: Ord>(of: &mut BTreeMap<IfName, BTreeSet<T>>, name: &IfName, it: &T) {
+    if let Some(found) = of.get_mut(name) {
+        found.remove(it);
+        if found.is_empty() {
+            of.remove(name);
+        }
+    }
+}
+
+impl Ledger {
+    /// One of the links that stand on a link of the node, besides an attachment's own: all of them are of one kind.
+    pub fn company(&self, master: &IfName, own: &AttachmentKey) -> Option<(AttachmentKey, LinkIntent)> {
+        let state = self.state();
+        let key = state.index.on_master.get(master)?.iter().find(|key| *key != own)?;
+        let link = state.sandboxes.get(&key.container)?.attachments.get(&key.ifname)?.link.clone()?;
+        Some((key.clone(), link))
+    }
+
+    /// The uplinks of all attachments but one.
+    pub fn uplinks_but(&self, own: &AttachmentKey) -> Vec<UplinkIntent> {
+        let state = self.state();
+        let others = state.index.uplinks.iter().filter(|key| *key != own);
+        let attachments = others.filter_map(|key| state.sandboxes.get(&key.container)?.attachments.get(&key.ifname));
+        attachments.filter_map(|attachment| attachment.uplink.as_deref().cloned()).collect()
+    }
+
+    /// Whether another sandbox's pair has that name on the node.
+    pub fn is_host_end_of_another(&self, name: &IfName, own: &ContainerId) -> bool {
+        self.state().index.host_ends.get(name).is_some_and(|of| of.iter().any(|container| container != own))
+    }
+}
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;
