@@ -4,6 +4,7 @@
 //! results ([`cni`]), what the node is to remember ([`intent`], [`lease`], [`history`]), how that reads as text ([`dump`]) and whose an address is ([`slot`]),
 //! and what the plugins and the command line say to the agent ([`wire`]). Text becomes a validated type at the edge ([`name`]); inside, no name is checked twice.
 
+#[cfg(feature = "crd")]
 pub mod agent_api;
 pub mod cni;
 #[cfg(feature = "crd")]

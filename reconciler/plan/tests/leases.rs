@@ -223,6 +223,7 @@ fn nodes_and_the_server_die_and_return() {
             world.crash_after(at, node, down);
             world.is_down = round % 20 >= 17;
             world.run(4_000);
+            world.clear_suspects();
         }
         world.is_down = false;
         world.run(10_000);

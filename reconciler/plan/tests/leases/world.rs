@@ -197,6 +197,7 @@ impl World {
                 self.starved()
             );
             self.run(50);
+            self.clear_suspects();
         }
         self.now_ms - begin
     }
@@ -607,6 +608,9 @@ impl World {
                 .filter(|(_, recorded)| **recorded == Recorded::Suspect)
                 .map(|(address, _)| *address)
                 .collect();
+            if suspects.is_empty() {
+                continue;
+            }
             for address in suspects {
                 cleared += 1;
                 self.nodes[node].store.insert(address, Recorded::Spare);

@@ -39,15 +39,16 @@ pub(super) struct Leave {
 }
 
 impl Leave {
-    /// Known from the store: it was on its way when the agent stopped.
+    /// Known from the store: it was on its way when the agent stopped. Whether to everybody or into a quarantine is not
+    /// known any more, so it goes to the end of one: whoever claims it looks for it on the wire first.
     pub(super) fn forgotten() -> Self {
-        Self { stage: Stage::Out, heir: Heir::Everybody }
+        Self { stage: Stage::Out, heir: Heir::Nobody { until: 0 } }
     }
 
     /// Held in the node's name, it is not known why. The store is to know of its release all the same: that may come
-    /// through after the next start.
+    /// through after the next start. It may have been claimed at the end of a quarantine, and goes back there.
     pub(super) fn unexplained() -> Self {
-        Self { stage: Stage::New, heir: Heir::Everybody }
+        Self { stage: Stage::New, heir: Heir::Nobody { until: 0 } }
     }
 
     pub(super) fn quarantined(until: u64) -> Self {
@@ -176,6 +177,10 @@ impl Tenant {
                 Heir::Waiter(to) => release(view, &self.me, &addresses, Some(to)),
                 Heir::Nobody { until } => quarantine(view, &self.me, &addresses, *until),
             };
+            if edits.is_empty() && not_mine.is_empty() {
+                // The slot has no place for it: it waits until others have left.
+                return None;
+            }
             for address in not_mine {
                 self.left(address);
             }

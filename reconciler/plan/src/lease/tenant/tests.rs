@@ -113,7 +113,10 @@ fn what_is_not_recorded_at_the_start_goes_back_and_is_not_claimed_for_long() {
                         tenant.took(at(now), shard(version, &text));
                     }
                     Action::Register | Action::Unregister => tenant.took(at(now), Reply::Done),
-                    Action::Record { .. } => tenant.took(at(now), Reply::Recorded),
+                    Action::Record { suspect, .. } => {
+                        assert_eq!(suspect, [ip("10.6.0.7")], "it may have been claimed at the end of a quarantine");
+                        tenant.took(at(now), Reply::Recorded);
+                    }
                     Action::Forget { .. } => tenant.took(at(now), Reply::Forgotten),
                     _ => {}
                 }
@@ -121,6 +124,8 @@ fn what_is_not_recorded_at_the_start_goes_back_and_is_not_claimed_for_long() {
             now += 100;
         }
         assert_eq!(claims, 1);
+        assert!(tenant.spare().is_empty(), "looked for first");
+        tenant.cleared(ip("10.6.0.7"), at(now));
         assert_eq!(tenant.spare(), [ip("10.6.0.7")]);
     }
 }
