@@ -82,7 +82,10 @@ impl NetConf {
         match &ipam["type"] {
             Value::Null => Ok(Ipam::None),
             Value::String(plugin) if plugin.is_empty() => Ok(Ipam::None),
-            Value::String(plugin) if plugin == Plugin::Spiderpool.name() => Ok(Ipam::Ours(decode("ipam.", ipam)?)),
+            Value::String(plugin) if plugin == Plugin::Spiderpool.name() => {
+                let ours: SpiderpoolIpam = decode("ipam.", ipam)?;
+                Ok(Ipam::Ours(ours.inside(&self.object)))
+            }
             Value::String(plugin) if can_be_foreign(plugin) => Ok(Ipam::Foreign(plugin.clone())),
             Value::String(plugin) => Err(CniError::new(
                 CniError::INVALID_CONFIG,
@@ -241,6 +244,25 @@ mod tests {
     fn refused<T: DeserializeOwned + std::fmt::Debug>(at: &str, object: Value) -> (u32, String) {
         let error = decode::<T>(at, &object).unwrap_err();
         (error.code, error.msg)
+    }
+
+    #[test]
+    fn the_uplink_goes_with_ipam_where_its_subnet_matters() {
+        let uplink = |ipam: Value, top: Value| {
+            let mut object = json!({"cniVersion": "1.0.0", "name": "n", "type": "sriov", "ipam": ipam});
+            let keys = top.as_object().unwrap().clone();
+            object.as_object_mut().unwrap().extend(keys);
+            match NetConf::parse(object.to_string().as_bytes()).unwrap().ipam().unwrap() {
+                Ipam::Ours(ipam) => (ipam.master, ipam.device_id),
+                other => panic!("{other:?}"),
+            }
+        };
+        let asks = json!({"type": "spiderpool", "match_master_subnet": true});
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(uplink(asks.clone(), json!({"master": "ens1"})), (text("ens1"), None));
+        assert_eq!(uplink(asks.clone(), json!({"deviceID": "0000:03:02.1"})), (None, text("0000:03:02.1")));
+        assert_eq!(uplink(asks, json!({"master": "", "deviceID": 5})), (None, None));
+        assert_eq!(uplink(json!({"type": "spiderpool"}), json!({"master": "ens1"})), (None, None));
     }
 
     #[test]

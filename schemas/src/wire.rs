@@ -68,6 +68,8 @@ pub enum Call {
     Plan(PlanCall),
     /// `dragline explain`, and `dragline plan -o svg`. Answer: `Explained`.
     Explain(ExplainCall),
+    /// `dragline explain-pools`. Answer: `Objects`, one for each interface.
+    ExplainPools(ExplainPoolsCall),
     /// `dragline check`. Answer: `Differences`.
     Check(PodQuery),
     /// `dragline status`. Answer: `Status`.
@@ -288,6 +290,18 @@ pub struct ExplainCall {
     pub flow: Option<ExplainedFlow>,
     /// A drawing is wanted.
     pub drawing: bool,
+}
+
+/// `dragline explain-pools`: about exactly one pod, which need not run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExplainPoolsCall {
+    /// Which pod.
+    pub pod: PodQuery,
+    /// Only this interface; None is all that it has or asks for.
+    pub ifname: Option<IfName>,
+    /// The SpiderMultusConfig of the interface, as NAME or NAMESPACE/NAME, where annotations do not tell.
+    pub network: Option<String>,
 }
 
 /// The packet that is asked about.

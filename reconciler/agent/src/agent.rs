@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use netlink::Kernel;
+use schemas::intent::PodRef;
 use schemas::wire;
 use store::Store;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::node::NodeState;
 use crate::rollout::Rollout;
+use crate::selection::{Site, ignored};
 use crate::worker::Workers;
 use crate::{cluster, estranged, events, http, manifests, occupied, rollout, server, spiderpool, spool};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub detection: Switches,
     /// Where the original agent's API is answered; empty for nowhere, None for where the cluster's settings say.
     pub spiderpool_socket: Option<PathBuf>,
+    /// What pools are chosen by, besides what is declared.
+    pub site: Site,
 }
 
 impl Config {
@@ -111,8 +115,7 @@ pub struct Agent {
     pub record_faults: Vec<String>,
     catalogue: RwLock<Arc<Catalogue>>,
     has_catalogue: AtomicBool,
-    /// Counts what was declared.
-    declarations: watch::Sender<u64>,
+    declared: watch::Sender<u64>,
     stop: watch::Sender<bool>,
 }
 
@@ -140,9 +143,10 @@ impl Agent {
             let sandboxes = self.ledger.sandboxes();
             self.rollout.declare(settings, sandboxes.iter().map(|records| records.sandbox.container.clone()));
         }
+        self.tell_ignored(&before, &catalogue);
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+        self.tell_declared();
         let is_first = !self.has_catalogue.swap(true, Ordering::AcqRel);
-        self.declarations.send_modify(|count| *count += 1);
         if is_first {
             self.mark_all()
         } else {
@@ -151,9 +155,27 @@ impl Agent {
         self.rollout.wake();
     }
 
-    /// Tells when something was declared.
+    /// Changes when what is declared has changed, or is known better; to be created before looking.
     pub fn declared(&self) -> watch::Receiver<u64> {
-        self.declarations.subscribe()
+        self.declared.subscribe()
+    }
+
+    /// Says that what is declared is known better than before.
+    pub(crate) fn tell_declared(&self) {
+        self.declared.send_modify(|version| *version += 1);
+    }
+
+    /// Tells of annotations that have changed too late for the pods that have them.
+    fn tell_ignored(&self, before: &Catalogue, after: &Catalogue) {
+        let Some(cluster) = &self.cluster else { return };
+        let sandboxes = self.ledger.sandboxes();
+        let attachments = sandboxes.iter().flat_map(|records| records.attachments.values());
+        let pods = attachments.filter(|attachment| !attachment.is_withdrawn()).map(|attachment| attachment.pod.clone());
+        for (pod, keys) in ignored::changes(before, after, pods.filter(PodRef::is_named)) {
+            let note = ignored::note(&keys);
+            tracing::warn!(%pod, note, "annotations have no effect");
+            cluster.notice(cluster::Notice::Ignored(pod, note));
+        }
     }
 
     /// Completes when the agent is to stop.
@@ -212,7 +234,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         record_faults,
         catalogue: RwLock::default(),
         has_catalogue: AtomicBool::new(false),
-        declarations: watch::Sender::default(),
+        declared: watch::Sender::new(0),
         stop,
         config,
     });

@@ -1,8 +1,9 @@
 //! What the cluster, or a folder of manifests, says: the reconciler's declared input, as one immutable value.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use plan::allocate::AddressSet;
 use schemas::crd::coordinator::SpiderCoordinator;
@@ -117,7 +118,7 @@ pub struct Marks {
 }
 
 /// An object that controls another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// `apiVersion`.
     pub api_version: String,
@@ -125,6 +126,36 @@ pub struct Owner {
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// Its UID; empty where it is not known.
+    pub uid: String,
+}
+
+impl Owner {
+    /// By an owner reference.
+    pub(crate) fn of(OwnerReference { api_version, kind, name, uid, .. }: OwnerReference) -> Self {
+        Self { api_version, kind, name, uid }
+    }
+
+    /// `apiVersion` in its parts; the group is empty for core kinds.
+    pub fn group_version(&self) -> (&str, &str) {
+        self.api_version.split_once('/').unwrap_or(("", &self.api_version))
+    }
+
+    /// One of Kubernetes' own ReplicaSets.
+    pub fn is_replica_set(&self) -> bool {
+        self.kind == "ReplicaSet" && self.group_version().0 == "apps"
+    }
+
+    /// One of Kubernetes' own Jobs.
+    pub fn is_job(&self) -> bool {
+        self.kind == "Job" && self.group_version().0 == "batch"
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
 }
 
 impl Conf {
@@ -155,7 +186,7 @@ impl Marks {
             uid: uid.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
             annotations: annotations.unwrap_or_default(),
-            owner: controller.map(|owner| Owner { api_version: owner.api_version, kind: owner.kind, name: owner.name }),
+            owner: controller.map(Owner::of),
             is_terminating: deletion_timestamp.is_some(),
         }
     }

@@ -1,6 +1,7 @@
 //! What is missing for ADD to work.
 
 use crate::agent::Agent;
+use crate::selection;
 
 /// What is missing, a line each; `pools` narrows the question to those, None asks about the node as a whole.
 pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
@@ -22,12 +23,17 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
         None | Some([]) if catalogue.pools.is_empty() => reasons.push("no SpiderIPPool is declared".to_owned()),
         None | Some([]) => {}
         Some(pools) => {
-            for pool in pools.iter().filter(|pool| !catalogue.pools.contains_key(*pool)) {
-                reasons.push(format!("SpiderIPPool {pool} is not declared"));
+            let mut named = Vec::new();
+            for pool in pools {
+                let matching = selection::matching(&catalogue, pool);
+                if matching.is_empty() {
+                    reasons.push(format!("SpiderIPPool {pool} is not declared"));
+                }
+                named.extend(matching);
             }
             let has_none =
                 |pool: &String| agent.ledger.counts(pool).map(|counts| counts.free == 0 && !others_have(agent, pool));
-            let exhausted: Vec<bool> = pools.iter().filter_map(has_none).collect();
+            let exhausted: Vec<bool> = named.iter().filter_map(has_none).collect();
             if !exhausted.is_empty() && exhausted.iter().all(|is_exhausted| *is_exhausted) {
                 reasons.push(format!("no address is left in {}", pools.join(", ")));
             }

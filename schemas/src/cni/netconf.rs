@@ -52,6 +52,12 @@ pub struct SpiderpoolIpam {
     /// Only pools whose subnet the uplink has an address of.
     #[serde(default)]
     pub match_master_subnet: bool,
+    /// The uplink that the configuration around it names (the plugin copies it for `match_master_subnet`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// Likewise the PCI address of the virtual function.
+    #[serde(default, rename = "deviceID", skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
     /// Where the agent listens, when not at the default (dragline's key, as in the plugins' own configuration).
     #[serde(default, rename = "agentSocket", skip_serializing_if = "Option::is_none")]
     pub agent_socket: Option<String>,
@@ -64,6 +70,17 @@ pub struct SpiderpoolIpam {
 }
 
 impl SpiderpoolIpam {
+    /// With what the plugin's configuration around it, a JSON object, says of the uplink, where that is asked for.
+    #[must_use]
+    pub fn inside(mut self, plugin: &Value) -> Self {
+        if self.match_master_subnet {
+            let text = |key: &str| plugin[key].as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+            self.master = text("master");
+            self.device_id = text("deviceID");
+        }
+        self
+    }
+
     /// What it asks to be probed.
     pub fn detect(&self) -> DetectKeys {
         DetectKeys { ip_conflict: self.detect_ip_conflict, gateway: self.detect_gateway }

@@ -125,11 +125,7 @@ impl Pod {
             plugin: "spiderpool".into(),
             default_ipv4_ippool: pools(Family::V4),
             default_ipv6_ippool: pools(Family::V6),
-            clean_gateway: false,
-            match_master_subnet: false,
-            agent_socket: None,
-            detect_ip_conflict: None,
-            detect_gateway: None,
+            ..SpiderpoolIpam::default()
         }
     }
 

@@ -13,6 +13,7 @@ use schemas::name::{AttachmentKey, IfName};
 use schemas::wire::{AllocateCall, Answer, Place};
 use store::CommitError;
 use tokio::sync::futures::Notified;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::detect::Detection;
@@ -21,7 +22,7 @@ use crate::agent::Agent;
 use crate::catalogue::Catalogue;
 use crate::cluster::Standing;
 use crate::ledger::{PoolCounts, SandboxRecords, Update};
-use crate::selection::{self, Candidates, Selection};
+use crate::selection::{self, Candidates, Selection, SelectionError};
 use crate::worker::Cause;
 use crate::{cluster, cooling};
 
@@ -29,6 +30,8 @@ use crate::{cluster, cooling};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it is waited for in a cluster, where other nodes give addresses up.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an application's own pool is waited for, which the controller makes: as long as the original does.
+const POOL_PATIENCE: Duration = Duration::from_secs(50);
 
 /// What an attachment gets from our pools.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +122,9 @@ pub(super) struct Refusal {
     error: CniError,
     may_come_back: bool,
     /// What was tried, in a cluster: asked for, these pools may get addresses.
-    tried: Option<Candidates>,
+    tried: Option<Box<Candidates>>,
+    /// What is declared is about to have what is missing; of before the look.
+    declared: Option<watch::Receiver<u64>>,
 }
 
 impl Refusal {
@@ -136,6 +141,13 @@ impl Refusal {
         begun: Instant,
         deadline: Instant,
     ) -> Result<(), CniError> {
+        if let Some(mut declared) = self.declared {
+            let until = deadline.min(begun + POOL_PATIENCE);
+            return match tokio::time::timeout_at(until, declared.changed()).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(self.error),
+            };
+        }
         let (Some(cluster), Some(tried)) = (&agent.cluster, &self.tried) else {
             if !self.may_come_back {
                 return Err(self.error);
@@ -152,7 +164,7 @@ impl Refusal {
 
 /// Reserves an address of every family that is asked for, of all NICs that the pod's annotation is about: all or none.
 pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Result<Given, Refusal> {
-    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None };
+    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None, declared: None };
     if !agent.has_synced() {
         let text = "the agent has not read its pools yet: try again";
         return Err(refuse(CniError::new(CniError::TRY_AGAIN, text)));
@@ -168,7 +180,7 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
             if (known.closing || known.prepared) && known.addresses.iter().any(is_occupied) {
                 let text = format!("others use the addresses of {}, which go back with the sandbox", place.key);
                 let error = CniError::new(CniError::TRY_AGAIN, text);
-                return Err(Refusal { error, may_come_back: true, tried: None });
+                return Err(Refusal { error, may_come_back: true, tried: None, declared: None });
             }
             return Ok(Given::kept(known));
         }
@@ -185,24 +197,24 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
         }
         only_own = Some(error);
     }
+    let declared = agent.declared();
     let catalogue = agent.catalogue();
-    let request = selection::Request {
-        pod: &place.pod,
-        ifname: &place.key.ifname,
-        network: &place.network,
-        ipam,
-        node: &agent.config.node_name,
+    let facts = selection::Facts::of(agent, &catalogue, &place.pod, ipam);
+    let request = facts.request(agent, place, ipam);
+    let refused = |error: SelectionError| {
+        let declared = error.is_awaited().then(|| declared.clone());
+        Refusal { declared, ..refuse(CniError::new(error.code(), error.to_string())) }
     };
-    let invalid = |error: selection::SelectionError| refuse(CniError::new(CniError::INVALID_CONFIG, error.to_string()));
-    let select = |ifname: &IfName| {
+    let selection = selection::select(&catalogue, request).map_err(refused)?;
+    let others = selection::select_all(&catalogue, request).map_err(refused)?.unwrap_or_default();
+    let give = |ifname: &IfName, selection: &Selection| {
         let own = Place { key: AttachmentKey { ifname: ifname.clone(), ..place.key.clone() }, ..place.clone() };
-        let selection = selection::select(&catalogue, selection::Request { ifname, ..request }).map_err(invalid)?;
-        give(agent, &catalogue, &own, &selection, &standing, only_own.as_ref())
+        give(agent, &catalogue, &own, selection, &standing, only_own.as_ref())
     };
-    let mut given = select(&place.key.ifname)?;
-    let others = selection::listed(&catalogue, request).map_err(invalid)?;
-    for ifname in others.into_iter().filter(|ifname| *ifname != place.key.ifname && known(ifname).is_none()) {
-        match select(&ifname) {
+    let mut given = give(&place.key.ifname, &selection)?;
+    let is_new = |ifname: &IfName| *ifname != place.key.ifname && known(ifname).is_none();
+    for (ifname, selection) in others.into_iter().filter(|(ifname, _)| is_new(ifname)) {
+        match give(&ifname, &selection) {
             Ok(other) => given.others.push((ifname, other)),
             Err(refusal) => {
                 given.all().for_each(|address| agent.ledger.unreserve(address));
@@ -223,7 +235,7 @@ fn give(
     standing: &Standing,
     only_own: Option<&CniError>,
 ) -> Result<Given, Refusal> {
-    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None };
+    let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None, declared: None };
     let mut given = Given::default();
     for candidates in &selection.families {
         let Some((pool, address)) = reserve(agent, place, candidates, standing, only_own.is_some()) else {
@@ -323,8 +335,8 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
             numbers.join("; ")
         ),
     );
-    let tried = agent.cluster.is_some().then(|| candidates.clone());
-    Refusal { error, may_come_back, tried }
+    let tried = agent.cluster.is_some().then(|| Box::new(candidates.clone()));
+    Refusal { error, may_come_back, tried, declared: None }
 }
 
 /// A pool's numbers in a cluster: those of all nodes as the controller last counted, and this node's own.

@@ -8,6 +8,7 @@ mod coordinate;
 mod detect;
 pub mod dump;
 pub(crate) mod explain;
+mod explain_pools;
 mod mode;
 mod place;
 mod uplink;
@@ -69,6 +70,7 @@ async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<A
         }
         Call::Plan(call) => check::plans(agent, call).await,
         Call::Explain(call) => explain::answer(agent, call).await,
+        Call::ExplainPools(call) => explain_pools::answer(agent, &call),
         Call::Check(query) => check::differences(agent, query).await,
         Call::Status => Ok(Answer::Status(report::status(agent))),
         Call::CheckStore => check::store(agent).await,

@@ -9,15 +9,12 @@ use schemas::crd::SpiderMultusConfig;
 use schemas::intent::PodRef;
 use schemas::name::IfName;
 use schemas::wire::Place;
-use serde::Deserialize;
 use tokio::sync::Notify;
 
 use crate::agent::Agent;
 use crate::catalogue::{Catalogue, Marks};
-use crate::selection;
-
-/// The networks of a pod besides the cluster's own.
-const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+use crate::selection::multus::networks_of;
+use crate::selection::{self, Facts};
 
 /// Who wants an address: a pod's namespace, its name, and the interface.
 pub(super) type Want = (String, String, String);
@@ -95,7 +92,7 @@ pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet
         if marks.is_terminating {
             continue;
         }
-        for (pool, ifname) in of_pod(&catalogue, &agent.config.node_name, namespace, name, marks) {
+        for (pool, ifname) in of_pod(agent, &catalogue, namespace, name, marks) {
             let want = (namespace.clone(), name.clone(), ifname);
             if !have.contains(&want) {
                 wants.entry(pool).or_default().insert(want);
@@ -105,75 +102,37 @@ pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet
     wants
 }
 
-#[derive(Deserialize)]
-struct NetworkItem {
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    interface: String,
-}
-
 /// The pools of which a pod will want an address, as far as its annotations and the SpiderMultusConfigs tell, each with
 /// the interface. What they do not tell is asked for when ADD comes.
-fn of_pod(catalogue: &Catalogue, node: &str, namespace: &str, name: &str, marks: &Marks) -> Vec<(String, String)> {
+fn of_pod(agent: &Agent, catalogue: &Catalogue, namespace: &str, name: &str, marks: &Marks) -> Vec<(String, String)> {
     let pod = PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: marks.uid.clone() };
-    let Some(text) = marks.annotations.get(ANNOTATION_NETWORKS) else { return Vec::new() };
     let mut found = Vec::new();
-    for (index, item) in networks(text, namespace).into_iter().enumerate() {
-        let interface = if item.interface.is_empty() { format!("net{}", index + 1) } else { item.interface };
-        let (Ok(ifname), Ok(network)) = (interface.parse::<IfName>(), item.name.parse()) else { continue };
-        let Some(config) = catalogue.networks.get(&(item.namespace, item.name)) else { continue };
+    for wanted in networks_of(marks, namespace) {
+        let (Ok(ifname), Ok(network)) = (wanted.interface.parse::<IfName>(), wanted.name.parse()) else { continue };
+        let Some(config) = catalogue.networks.get(&(wanted.namespace, wanted.name)) else { continue };
         let Some(ipam) = ipam(config) else { continue };
-        let request = selection::Request { pod: &pod, ifname: &ifname, network: &network, ipam: &ipam, node };
+        let facts = Facts::of(agent, catalogue, &pod, &ipam);
+        let request = facts.request_of(agent, &pod, (&ifname, Some(&network)), &ipam);
         let Ok(selection) = selection::select(catalogue, request) else { continue };
         let pools = selection.families.into_iter().filter_map(|candidates| candidates.pools.into_iter().next());
-        found.extend(pools.map(|pool| (pool, interface.clone())));
+        found.extend(pools.map(|pool| (pool, wanted.interface.clone())));
     }
     found
 }
 
-/// The items of the annotation, in JSON or as `ns/name@ifname, ...`.
-fn networks(text: &str, namespace: &str) -> Vec<NetworkItem> {
-    let own = |item: NetworkItem| NetworkItem {
-        namespace: if item.namespace.is_empty() { namespace.to_owned() } else { item.namespace },
-        ..item
-    };
-    if text.trim_start().starts_with('[') {
-        return serde_json::from_str::<Vec<NetworkItem>>(text).unwrap_or_default().into_iter().map(own).collect();
-    }
-    let item = |text: &str| {
-        let (path, interface) = text.split_once('@').unwrap_or((text, ""));
-        let (namespace, name) = path.split_once('/').unwrap_or(("", path));
-        let text = |text: &str| text.trim().to_owned();
-        NetworkItem { name: text(name), namespace: text(namespace), interface: text(interface) }
-    };
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(item).map(own).collect()
-}
-
 /// The IPAM part of the network's configuration; None when dragline gives it no addresses.
-fn ipam(config: &SpiderMultusConfig) -> Option<SpiderpoolIpam> {
+pub(crate) fn ipam(config: &SpiderMultusConfig) -> Option<SpiderpoolIpam> {
     let text = schemas::crd::multus_config::nad_config(config).ok()?;
     let conflist: serde_json::Value = serde_json::from_str(&text).ok()?;
     let plugins = conflist.get("plugins")?.as_array()?;
-    let ipam = plugins.iter().filter_map(|plugin| plugin.get("ipam")).find(|ipam| ipam["type"] == "spiderpool")?;
-    serde_json::from_value(ipam.clone()).ok()
+    let plugin = plugins.iter().find(|plugin| plugin["ipam"]["type"] == "spiderpool")?;
+    let ipam: SpiderpoolIpam = serde_json::from_value(plugin["ipam"].clone()).ok()?;
+    Some(ipam.inside(plugin))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_networks_of_a_pod_are_read_in_both_forms() {
-        let read = |text: &str| -> Vec<String> {
-            let items = networks(text, "own").into_iter();
-            items.map(|item| format!("{}/{}@{}", item.namespace, item.name, item.interface)).collect()
-        };
-        assert_eq!(read("a, kube-system/b@net7 ,"), ["own/a@", "kube-system/b@net7"]);
-        assert_eq!(read(r#"[{"name":"a"},{"name":"b","namespace":"x","interface":"i"}]"#), ["own/a@", "x/b@i"]);
-        assert!(read("[{").is_empty());
-    }
 
     #[test]
     fn who_asks_is_heard_until_it_asks_no_more() {

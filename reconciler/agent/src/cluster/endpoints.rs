@@ -1,14 +1,12 @@
 //! SpiderEndpoints are kept as the store says: what differs is written, at a bounded rate, and nothing twice. What stands in
 //! the API server is watched, so that a restart writes nothing that is there already, and what others change is put right.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
@@ -21,7 +19,6 @@ use tokio::time::Instant;
 
 use super::incarnation::spread;
 use crate::agent::Agent;
-use crate::catalogue::Owner;
 use crate::endpoint::{self, Endpoint};
 use crate::kubernetes::FIELD_MANAGER;
 
@@ -82,7 +79,6 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         .boxed();
     let mut version = agent.ledger.version();
     let mut standing = Standing::default();
-    let mut owners = Owners { client: cluster.client.clone(), known: HashMap::new() };
     // Pods whose addresses went back while this agent ran: their endpoints may go before the pods do.
     let mut was_wanted: BTreeSet<Key> = BTreeSet::new();
     let mut failures = 0_u32;
@@ -129,7 +125,7 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         version.mark_unchanged();
         let wanted = endpoint::all(&agent);
         was_wanted.extend(wanted.keys().cloned());
-        let writes = due(&agent, &wanted, &standing, &mut was_wanted, &mut owners).await;
+        let writes = due(&agent, &wanted, &standing, &mut was_wanted).await;
         if writes.is_empty() {
             failures = 0;
             continue;
@@ -176,12 +172,12 @@ async fn due(
     wanted: &BTreeMap<Key, Endpoint>,
     standing: &Standing,
     was_wanted: &mut BTreeSet<Key>,
-    owners: &mut Owners,
 ) -> Vec<Write> {
     let mut writes = Vec::new();
     for (key, endpoint) in wanted.iter().filter(|((_, name), _)| !name.is_empty()) {
         let mut endpoint = endpoint.clone();
-        if let Some(top) = owners.top(&key.0, endpoint.owner.as_ref()).await {
+        if let (Some(cluster), Some(owner)) = (&agent.cluster, &endpoint.owner) {
+            let top = cluster.owners.ask(&cluster.client, &key.0, owner).await.unwrap_or_else(|| owner.clone());
             (endpoint.status.owner_controller_type, endpoint.status.owner_controller_name) = (top.kind, top.name);
         }
         let stands = standing.known.get(key);
@@ -278,51 +274,6 @@ fn owner_reference(endpoint: &Endpoint) -> Option<Vec<OwnerReference>> {
         uid: endpoint.pod.uid.clone(),
         ..OwnerReference::default()
     }])
-}
-
-/// Who controls what controls a pod, asked once for each.
-struct Owners {
-    client: Client,
-    known: HashMap<(String, Owner), Owner>,
-}
-
-impl Owners {
-    /// The topmost controller; None when the pod has none. What cannot be asked now is asked at the next change.
-    async fn top(&mut self, namespace: &str, owner: Option<&Owner>) -> Option<Owner> {
-        let owner = owner?;
-        let known = (namespace.to_owned(), owner.clone());
-        if let Some(top) = self.known.get(&known) {
-            return Some(top.clone());
-        }
-        let above = match owner.kind.as_str() {
-            "ReplicaSet" => {
-                let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
-                api.get_metadata_opt(&owner.name).await.map(|object| object.map(|object| object.metadata))
-            }
-            "Job" => {
-                let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-                api.get_metadata_opt(&owner.name).await.map(|object| object.map(|object| object.metadata))
-            }
-            _ => Ok(None),
-        };
-        let metadata = match above {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                tracing::debug!(%error, ?owner, "who controls it cannot be asked");
-                return Some(owner.clone());
-            }
-        };
-        let references = metadata.and_then(|metadata| metadata.owner_references).unwrap_or_default();
-        let top = references.into_iter().find(|reference| reference.controller == Some(true)).map_or_else(
-            || owner.clone(),
-            |reference| Owner { api_version: reference.api_version, kind: reference.kind, name: reference.name },
-        );
-        if self.known.len() > 1024 {
-            self.known.clear();
-        }
-        self.known.insert(known, top.clone());
-        Some(top)
-    }
 }
 
 fn key(endpoint: &SpiderEndpoint) -> Key {

@@ -10,6 +10,7 @@ mod inputs;
 mod kinds;
 pub(crate) mod leases;
 mod notices;
+mod owners;
 mod remembered;
 
 pub(crate) use remembered::remembered_objects;
@@ -29,9 +30,11 @@ use tokio::time::Instant;
 
 pub use demand::Asked;
 use demand::Asking;
+pub(crate) use demand::ipam;
 pub use incarnation::Standing;
 pub use leases::Tenants;
 pub use notices::Notice;
+pub use owners::Owners;
 
 use crate::agent::Agent;
 use crate::kubernetes::{self, ClientError};
@@ -65,6 +68,8 @@ pub struct State {
     asking: Arc<Asking>,
     /// Who decides which addresses may be given.
     pub tenants: Tenants,
+    /// Who controls the controllers of the node's pods.
+    pub owners: Owners,
     notices: notices::Sender,
     unwritten: Mutex<Option<mpsc::Receiver<Notice>>>,
 }
@@ -86,6 +91,7 @@ impl State {
             standing,
             asking: Arc::default(),
             tenants: Tenants::default(),
+            owners: Owners::remembered(store),
             notices,
             unwritten: Mutex::new(Some(unwritten)),
         })
@@ -124,6 +130,7 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     inputs::start(agent, tasks);
     tasks.spawn(incarnation::keep(Arc::clone(agent)));
     tasks.spawn(endpoints::keep(Arc::clone(agent)));
+    tasks.spawn(owners::keep(Arc::clone(agent)));
     tasks.spawn(leases::keep(Arc::clone(agent)));
     let Some(cluster) = &agent.cluster else { return };
     let unwritten = cluster.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -135,16 +142,21 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     }
 }
 
-/// Waits until the pod is known whose annotations and labels decide.
+/// Waits until the pod is known whose annotations and labels decide, and, where that matters and within the same time,
+/// who controls it in the end.
 ///
 /// # Errors
-/// When it is not seen in time.
+/// When the pod is not seen in time.
 pub async fn pod_seen(agent: &Agent, pod: &PodRef, deadline: Instant) -> Result<(), CniError> {
     let Some(cluster) = &agent.cluster else { return Ok(()) };
     let until = deadline.min(Instant::now() + POD_PATIENCE);
     loop {
         let changed = cluster.changed();
-        if !pod.is_named() || selection::pod_marks(&agent.catalogue(), pod).is_some() {
+        if !pod.is_named() {
+            return Ok(());
+        }
+        if selection::pod_marks(&agent.catalogue(), pod).is_some() {
+            owners::known(agent, pod, until).await;
             return Ok(());
         }
         if tokio::time::timeout_at(until, changed).await.is_err() {

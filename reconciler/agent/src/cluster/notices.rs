@@ -30,6 +30,8 @@ pub enum Notice {
     Conflict(PodRef, String),
     /// A pod's gateway does not answer: `GatewayUnreachable`.
     Unreachable(PodRef, String),
+    /// Annotations of a pod have changed too late for it: `AnnotationIgnored`.
+    Ignored(PodRef, String),
     /// Addresses of a pool that the node held were taken from it: `AddressesLost`.
     Lost(String, String),
     /// Somebody unknown uses a pool's address: `AddressOccupied`.
@@ -50,6 +52,7 @@ impl Notice {
             Self::Limited(..) => "RoutesLimited",
             Self::Conflict(..) => "IPConflict",
             Self::Unreachable(..) => "GatewayUnreachable",
+            Self::Ignored(..) => "AnnotationIgnored",
             Self::Lost(..) => "AddressesLost",
             Self::Occupied(..) => "AddressOccupied",
             Self::RolloutStopped(..) => "RolloutStopped",
@@ -64,6 +67,7 @@ impl Notice {
         | Self::Limited(_, note)
         | Self::Conflict(_, note)
         | Self::Unreachable(_, note)
+        | Self::Ignored(_, note)
         | Self::Lost(_, note)
         | Self::Occupied(_, note)
         | Self::RolloutStopped(_, note)
@@ -81,7 +85,8 @@ impl Notice {
             | Self::Contested(pod, _)
             | Self::Limited(pod, _)
             | Self::Conflict(pod, _)
-            | Self::Unreachable(pod, _) => {
+            | Self::Unreachable(pod, _)
+            | Self::Ignored(pod, _) => {
                 let known = selection::pod_marks(&catalogue, pod).map(|marks| marks.uid.clone());
                 ObjectReference {
                     api_version: Some("v1".into()),

@@ -157,12 +157,40 @@ fn text(object: &Object) -> String {
         Object::Conf(conf) => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONF_NAME},
             "data": {"conf.yml": json!(conf).to_string()}}),
     };
-    value.to_string()
+    readable(value.to_string())
+}
+
+/// JSON as YAML reads it: characters that JSON leaves as they are and YAML refuses or folds are written as escapes. An
+/// annotation may have them.
+fn readable(json: String) -> String {
+    let is_refused =
+        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    if !json.contains(is_refused) {
+        return json;
+    }
+    let escaped = |c: char| if is_refused(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_annotation_is_remembered(
+            annotation in any::<String>(),
+            odd in "[\u{7f}-\u{a0}\u{2028}\u{feff}\u{ffff}\"\\\\]{0,6}",
+        ) {
+            let annotations = json!({"metadata": {"name": "a", "annotations": {"x": annotation, "y": odd}}});
+            let pod: Metadata = serde_json::from_value(annotations).unwrap();
+            let pod = Object::Pod(Box::new(pod));
+            let read = (Document { first_line: 1, text: &text(&pod) }).parse();
+            prop_assert_eq!(read.map(|read| read.map(|(_, object)| object)), Ok(Some(pod)));
+        }
+    }
 
     fn object(text: &str) -> (String, Object) {
         (Document { first_line: 1, text }).parse().unwrap().unwrap()

@@ -11,6 +11,7 @@ use crate::agent::{self, Config, Source};
 use crate::cluster;
 use crate::detection::{Switches, When};
 use crate::estranged::NAMESPACES;
+use crate::selection::Site;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -50,6 +51,10 @@ pub(super) struct Arguments {
     /// Where the API of Spiderpool's agent is answered too, empty for nowhere; without it, as ConfigMap spiderpool-conf says
     #[arg(long, env = "DRAGLINE_SPIDERPOOL_SOCKET", value_name = "PATH")]
     spiderpool_socket: Option<PathBuf>,
+    /// Where a pod does not choose one, the network of its eth0 as Multus is set up, for pools with multusName;
+    /// MULTUS_CLUSTER_NETWORK when absent
+    #[arg(long, env = "DRAGLINE_CLUSTER_NETWORK", value_name = "NAMESPACE/NAME")]
+    cluster_network: Option<String>,
     #[command(flatten)]
     log: log::Logging,
 }
@@ -57,6 +62,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     super::allocator::settle();
     arguments.log.start()?;
+    let cluster_network = arguments.cluster_network.or_else(|| std::env::var("MULTUS_CLUSTER_NETWORK").ok());
+    let site = Site {
+        namespace: arguments.namespace.clone(),
+        cluster_network: cluster_network.filter(|network| !network.is_empty()),
+    };
     let source = match arguments.manifests {
         Some(directory) => Source::Manifests(directory),
         // What a pod of a cluster has in its environment.
@@ -82,6 +92,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         http: arguments.http,
         detection: Switches { conflict: arguments.detect_ip_conflict, gateway: arguments.detect_gateway },
         spiderpool_socket: arguments.spiderpool_socket,
+        site,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

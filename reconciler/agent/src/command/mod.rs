@@ -11,6 +11,7 @@ mod controller;
 mod crds;
 mod dump;
 mod explain;
+mod explain_pools;
 mod get;
 mod log;
 mod plan;
@@ -52,6 +53,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Say where a packet of a pod goes and why: rules, table, route, source, next hop and the way back, each with its reason
     Explain(explain::Arguments),
+    /// Say of which pools a pod's interfaces get addresses and why: the rule, and for each pool whether it fits
+    ExplainPools(explain_pools::Arguments),
     /// Compare desired and kernel state: exit 0 when none differs, 1 with the differences listed
     Check(check::Arguments),
     /// Write the store as text to standard output, of the running agent or offline
@@ -104,6 +107,7 @@ pub fn run() -> ExitCode {
         Command::Get(arguments) => get::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::ExplainPools(arguments) => explain_pools::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Restore(arguments) => restore::run(arguments),

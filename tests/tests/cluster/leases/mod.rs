@@ -7,6 +7,7 @@
 mod apart;
 mod asleep;
 mod audit;
+mod chosen;
 mod churn;
 mod clock;
 mod controllers;
@@ -43,6 +44,7 @@ const AT_ONCE: usize = 4;
 pub(crate) fn trials() -> Vec<Trial> {
     let trials = [
         first::trials(),
+        chosen::trials(),
         churn::trials(),
         writes::trials(),
         storm::trials(),
