@@ -306,6 +306,39 @@ impl Slot {
         lost
     }
 
+    /// Keeps those of the addresses that are the holder's for an application (`namespace/name`, see
+    /// [`reservation`](crate::reservation)). Which ones.
+    pub fn reserve(&mut self, holder: &Holder, owner: &str, mask: u64) -> u64 {
+        let lost = mask & self.of(holder);
+        self.clear(lost);
+        self.put(&Subject::Fixed { owner: owner.to_owned() }, lost);
+        lost
+    }
+
+    /// The addresses that are kept for owners who are meant.
+    pub fn kept(&self, is_meant: impl Fn(&str) -> bool) -> u64 {
+        self.mask_of(|subject| matches!(subject, Subject::Fixed { owner } if is_meant(owner)))
+    }
+
+    /// Gives a holder those of the addresses that are kept for that owner. Which ones.
+    pub fn take_up(&mut self, holder: &Holder, owner: &str, mask: u64) -> u64 {
+        let gained = mask & self.kept(|kept| kept == owner);
+        self.clear(gained);
+        self.put(&Subject::Node(holder.clone()), gained);
+        gained
+    }
+
+    /// Keeps those of the addresses that are kept for that owner no longer: they are free, or, where a time is given, in
+    /// quarantine until then (seconds since 1970). Which ones.
+    pub fn let_go(&mut self, owner: &str, mask: u64, until: Option<u64>) -> u64 {
+        let lost = mask & self.kept(|kept| kept == owner);
+        self.clear(lost);
+        if let Some(until) = until {
+            self.put(&Subject::Quarantined { until }, lost);
+        }
+        lost
+    }
+
     fn clear(&mut self, mask: u64) {
         for (_, bits) in &mut self.parts {
             *bits &= !mask;
@@ -450,8 +483,15 @@ mod tests {
         assert_eq!(slot.hand_over(&b, &a, 0x1f), 0x18);
         assert_eq!(slot.quarantine(&a, 0x10, 200), 0x10);
         assert_eq!(slot.to_text(8), "a:9,=n/o:4,!200:10,b~7:e0");
-        assert_eq!(slot.release(&a, 0xff) | slot.release(&b, 0xff), 0xe9);
+        assert_eq!(slot.release(&a, 0xff) | slot.release(&b, 0xfe), 0xe9);
         assert_eq!(slot.free(8), 0xeb);
+        assert_eq!(slot.claim(&a, 0x3, 0), 0x3);
+        assert_eq!(slot.reserve(&a, "n/p/net1", 0xfe), 0x2);
+        assert_eq!(slot.to_text(8), "a:1,=n/p/net1:2,=n/o:4,!200:10");
+        assert_eq!(slot.take_up(&b, "n/x/net1", 0xff) | slot.let_go("n/x/net1", 0xff, None), 0);
+        assert_eq!(slot.take_up(&b, "n/p/net1", 0xff), 0x2);
+        assert_eq!(slot.let_go("n/o", 0xff, Some(300)), 0x4);
+        assert_eq!(slot.to_text(8), "a:1,b~7:2,!300:4,!200:10");
     }
 
     fn subject() -> impl Strategy<Value = Subject> {
@@ -504,7 +544,7 @@ mod tests {
         }
 
         #[test]
-        fn edits_keep_masks_apart((width, slot) in slot(), one in subject(), two in subject(), mask in any::<u64>(), kind in 0..4) {
+        fn edits_keep_masks_apart((width, slot) in slot(), one in subject(), two in subject(), mask in any::<u64>(), kind in 0..7) {
             let (Subject::Node(one), Subject::Node(two)) = (one, two) else { return Ok(()) };
             let mask = mask & whole(width);
             let mut edited = slot.clone();
@@ -512,6 +552,9 @@ mod tests {
                 0 => edited.claim(&one, mask, 2),
                 1 => edited.release(&one, mask),
                 2 => edited.hand_over(&one, &two, mask),
+                3 => edited.reserve(&one, "a/b", mask),
+                4 => edited.take_up(&one, "a/b", mask),
+                5 => edited.let_go("a/b", mask, mask.is_multiple_of(2).then_some(3)),
                 _ => edited.quarantine(&one, mask, 9),
             };
             prop_assert!(is_sound(width, &edited));

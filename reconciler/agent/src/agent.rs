@@ -20,7 +20,7 @@ use crate::node::NodeState;
 use crate::rollout::Rollout;
 use crate::selection::{Site, ignored};
 use crate::worker::Workers;
-use crate::{cluster, estranged, events, http, manifests, occupied, rollout, server, spiderpool, spool};
+use crate::{cluster, estranged, events, http, kept, manifests, occupied, rollout, server, spiderpool, spool};
 
 /// How an agent is set up.
 #[derive(Debug, Clone)]
@@ -153,6 +153,9 @@ impl Agent {
             self.mark_replanned()
         }
         self.rollout.wake();
+        if self.cluster.is_none() {
+            kept::end_undeclared(self);
+        }
     }
 
     /// Changes when what is declared has changed, or is known better; to be created before looking.
@@ -243,7 +246,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let mut to_the_end = tokio::task::JoinSet::new();
     events::start(&agent, &mut tasks);
     match &agent.config.source {
-        Source::Manifests(directory) => manifests::start(&agent, directory.clone(), &mut tasks).await,
+        Source::Manifests(directory) => {
+            manifests::start(&agent, directory.clone(), &mut tasks).await;
+            tasks.spawn(kept::keep(Arc::clone(&agent)));
+        }
         Source::Cluster(_) => cluster::start(&agent, &mut tasks),
     }
     // After what is declared: the first look at the node is followed by one at every sandbox.

@@ -63,6 +63,9 @@ pub struct Conf {
     /// Virtual machines of KubeVirt keep their addresses.
     #[serde(rename = "enableKubevirtStaticIP")]
     pub enable_kubevirt_static_ip: bool,
+    /// Kinds of other controllers whose pods keep their addresses, as `GROUP/KIND`, such as `apps.kruise.io/StatefulSet`: of
+    /// those that give a pod the name again that the one before had. A key of dragline's own.
+    pub fixed_address_controllers: Vec<String>,
     /// SpiderSubnets are in use.
     pub enable_spider_subnet: bool,
     /// Workloads get pools of their own from SpiderSubnets.
@@ -85,6 +88,7 @@ impl Default for Conf {
             enable_ipv6: true,
             enable_stateful_set: true,
             enable_kubevirt_static_ip: true,
+            fixed_address_controllers: Vec::new(),
             enable_spider_subnet: true,
             enable_auto_pool_for_application: true,
             flexible_ip_number: 0,
@@ -155,6 +159,13 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl Owner {
+    /// The group of its `apiVersion`; empty for the core's.
+    pub fn group(&self) -> &str {
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 }
 

@@ -10,6 +10,7 @@ use schemas::intent::{Attachment, PodRef};
 use crate::agent::Agent;
 use crate::call::pod_name;
 use crate::catalogue::Owner;
+use crate::identity::Identity;
 use crate::selection;
 
 /// The endpoint of a pod.
@@ -21,19 +22,23 @@ pub struct Endpoint {
     pub status: SpiderEndpointStatus,
     /// The pod's controller, where it has one.
     pub owner: Option<Owner>,
+    /// The pod's addresses are kept for the next one.
+    pub is_kept: bool,
 }
 
-/// All endpoints of the node, by namespace and name.
+/// All endpoints of the node, by namespace and name: the pod's, or its virtual machine's.
 pub fn all(agent: &Agent) -> BTreeMap<(String, String), Endpoint> {
+    let catalogue = agent.catalogue();
     let mut pods: BTreeMap<(String, String), Vec<Attachment>> = BTreeMap::new();
     for records in agent.ledger.sandboxes() {
         for attachment in records.by_ordinal().into_iter().filter(|attachment| !attachment.is_withdrawn()) {
             let namespace = attachment.pod.namespace.clone();
             let name = pod_name(&records).rsplit('/').next().unwrap_or_default().to_owned();
+            let identity = Identity::of(&catalogue, &attachment.pod);
+            let name = identity.map_or(name, |identity| identity.name);
             pods.entry((namespace, name)).or_default().push(attachment);
         }
     }
-    let catalogue = agent.catalogue();
     let endpoint = |((namespace, name), attachments): ((String, String), Vec<Attachment>)| {
         let pod = attachments.first().map(|attachment| attachment.pod.clone()).unwrap_or_default();
         let owner = selection::pod_marks(&catalogue, &pod).and_then(|marks| marks.owner.clone());
@@ -47,7 +52,8 @@ pub fn all(agent: &Agent) -> BTreeMap<(String, String), Endpoint> {
             ips: attachments.iter().map(detail).collect(),
         };
         let status = SpiderEndpointStatus { current, owner_controller_type: kind, owner_controller_name: owner_name };
-        ((namespace, name), Endpoint { pod, status, owner })
+        let is_kept = Identity::of(&catalogue, &pod).is_some();
+        ((namespace, name), Endpoint { pod, status, owner, is_kept })
     };
     pods.into_iter().map(endpoint).collect()
 }

@@ -18,14 +18,17 @@ use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
 use crate::catalogue::{Catalogue, Pool};
 use crate::cooling::{self, Cooling, Freed};
 use crate::history::History;
+use crate::kept::{self as keeping, Kept};
 use crate::leased::Leased;
 use crate::occupied::{self as quarantine, Occupied};
 
 mod index;
+mod kept;
 mod leases;
 mod occupied;
 
 use index::Index;
+pub use kept::Unkept;
 
 /// A sandbox with its attachments, as published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub struct Update {
     pub allocations: Vec<Allocation>,
     /// Addresses that come back.
     pub freed: Vec<IpAddr>,
+    /// Those of the written allocations that are kept for somebody from now on.
+    pub kept: Kept,
     /// What the pass that led to it has done.
     pub told: Option<Steps>,
 }
@@ -116,6 +121,8 @@ struct State {
     cooling: Cooling,
     /// Addresses that others use.
     occupied: Occupied,
+    /// Addresses that go to nobody but whom they are kept for.
+    kept: Kept,
     leased: Leased,
     /// Pools as declared, without what is in use: spaces are made of them when leases change.
     declared: BTreeMap<String, PoolSpace>,
@@ -185,6 +192,7 @@ impl Ledger {
         state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
         state.cooling = Cooling::load(&store);
         state.occupied = Occupied::load(&store, quarantine::now_ms());
+        state.kept = keeping::load(&store);
         state.leased = Leased::of(snapshot.leases);
         let ledger = Self {
             store,
@@ -363,7 +371,12 @@ impl Ledger {
             (*address, Freed { since_ms: now_ms, user: user.unwrap_or_default() })
         };
         let freed = update.freed.iter().map(freed).collect();
-        let change = self.state().cooling.note(change, freed, given);
+        let mut change = self.state().cooling.note(change, freed, given);
+        for (address, kept) in &update.kept {
+            change = keeping::put(change, *address, kept);
+        }
+        let superseded = self.state().superseded(&update.kept);
+        change = superseded.iter().fold(change, |change, address| keeping::delete(change, *address));
         let result = self.record(change).await;
         if let Err(error) = result {
             // An address that the store knows as another's stays reserved: it is not offered again.
@@ -383,6 +396,7 @@ impl Ledger {
             return Err(error);
         }
         self.publish(container, update);
+        self.state().drop_kept(&superseded);
         self.state().history.publish(history);
         Ok(())
     }
@@ -404,6 +418,12 @@ impl Ledger {
         let has_freed = !update.freed.is_empty();
         let mut guard = self.state();
         let state = &mut *guard;
+        for (address, kept) in update.kept {
+            for space in state.spaces.values_mut() {
+                space.take(address);
+            }
+            state.kept.insert(address, kept);
+        }
         for allocation in update.allocations {
             state.reserved.remove(&allocation.address);
             let before = state.allocations.insert(allocation.address, allocation.clone());
@@ -448,7 +468,7 @@ impl State {
         if is_leasing {
             space.keep_only(&self.leased.set(pool));
         }
-        for address in self.allocations.keys().chain(&self.reserved).chain(&self.estranged) {
+        for address in self.allocations.keys().chain(&self.reserved).chain(&self.estranged).chain(self.kept.keys()) {
             space.take(*address);
         }
         for (address, _) in self.occupied.iter() {
@@ -459,7 +479,8 @@ impl State {
 
     fn give_back(&mut self, address: IpAddr) {
         self.reserved.remove(&address);
-        let is_kept_back = self.estranged.contains(&address) || self.occupied.contains(address);
+        let is_kept_back =
+            self.estranged.contains(&address) || self.occupied.contains(address) || self.kept.contains_key(&address);
         if !self.allocations.contains_key(&address) && !is_kept_back {
             for space in self.spaces.values_mut() {
                 space.give_back(address);

@@ -22,6 +22,8 @@ pub mod events;
 pub mod fight;
 pub mod history;
 pub mod http;
+pub mod identity;
+pub mod kept;
 pub mod kubernetes;
 pub mod learned;
 pub mod leased;

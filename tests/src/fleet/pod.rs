@@ -44,6 +44,17 @@ impl Application<'_> {
         Ok(made.iter().map(|object| self.pod(object)).collect())
     }
 
+    /// Makes the pod `NAME` on a node, which that object controls.
+    pub fn bind_owned(&self, objects: &Objects, name: &str, node: &str, controller: &Value) -> Result<Pod, FleetError> {
+        let mut manifest = self.manifest(0, node);
+        manifest["metadata"]["name"] = json!(name);
+        manifest["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": controller["apiVersion"], "kind": controller["kind"], "name": controller["metadata"]["name"],
+            "uid": controller["metadata"]["uid"], "controller": true,
+        }]);
+        Ok(self.pod(&objects.create(&self.kind(), &manifest)?))
+    }
+
     /// Deletes its pods at once.
     pub fn delete(&self, objects: &Objects) -> Result<(), FleetError> {
         objects.delete_labelled(&self.kind(), &format!("{LABEL}={}", self.name))

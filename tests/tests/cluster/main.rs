@@ -10,6 +10,7 @@ mod collection;
 mod controller;
 mod crds;
 mod faults;
+mod fixed;
 mod leases;
 mod objects;
 mod place;
@@ -31,6 +32,7 @@ fn main() {
             controller::trials(),
             crds::trials(),
             faults::trials(),
+            fixed::trials(),
             leases::trials(),
             place::trials(),
             pools::trials(),

@@ -1,5 +1,6 @@
 //! ADD as IPAM: addresses for an attachment, in one durable transaction, without kernel or API server.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::detect::Detection;
+use super::kept::Chooser;
 use super::{place, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
 use crate::cluster::Standing;
+use crate::kept::KeptFor;
 use crate::ledger::{PoolCounts, SandboxRecords, Update};
 use crate::selection::{self, Candidates, Selection, SelectionError};
 use crate::worker::Cause;
@@ -38,13 +41,15 @@ const POOL_PATIENCE: Duration = Duration::from_secs(50);
 pub(super) struct Given {
     pub(super) addresses: Vec<AssignedAddress>,
     pub(super) routes: Vec<RouteIntent>,
+    /// For whom the addresses are kept from now on, see [`schemas::reservation`].
+    pub(super) owner: Option<String>,
     /// What other NICs of the pod get with it, where one annotation is about all of them: all or nothing.
     pub(super) others: Vec<(IfName, Given)>,
 }
 
 impl Given {
     fn kept(known: &Attachment) -> Self {
-        Self { addresses: known.addresses.clone(), routes: known.routes.clone(), others: Vec::new() }
+        Self { addresses: known.addresses.clone(), routes: known.routes.clone(), ..Self::default() }
     }
 
     /// The addresses of all NICs.
@@ -236,9 +241,19 @@ fn give(
     only_own: Option<&CniError>,
 ) -> Result<Given, Refusal> {
     let refuse = |error: CniError| Refusal { error, may_come_back: false, tried: None, declared: None };
-    let mut given = Given::default();
+    let chooser = Chooser { agent, place, standing, only_own: only_own.is_some() };
+    let mut given = Given { owner: chooser.owner(), ..Given::default() };
     for candidates in &selection.families {
-        let Some((pool, address)) = reserve(agent, place, candidates, standing, only_own.is_some()) else {
+        let own = match &given.owner {
+            Some(owner) => chooser.own(candidates, owner),
+            None => Ok(None),
+        };
+        let own = own.map_err(|error| {
+            given.all().for_each(|address| agent.ledger.unreserve(address));
+            Refusal { may_come_back: true, ..refuse(error) }
+        })?;
+        let reserved = own.or_else(|| reserve(agent, place, candidates, standing, only_own.is_some()));
+        let Some((pool, address)) = reserved else {
             given.all().for_each(|address| agent.ledger.unreserve(address));
             return Err(only_own.cloned().map_or_else(|| exhausted(agent, place, candidates), refuse));
         };
@@ -434,12 +449,21 @@ pub(super) fn update(records: &SandboxRecords, attachment: Attachment, given: &G
     let prepared = records.attachments.values().filter(|other| other.prepared && other.key != attachment.key);
     let prepared: Vec<Attachment> = prepared.cloned().collect();
     let mut allocations = allocations(&attachment.key, &given.addresses);
+    let mut kept: BTreeMap<IpAddr, KeptFor> = kept(given).collect();
     for (ifname, given) in &given.others {
         let owner = AttachmentKey { ifname: ifname.clone(), ..attachment.key.clone() };
         allocations.extend(self::allocations(&owner, &given.addresses));
+        kept.extend(self::kept(given));
     }
     let put = std::iter::once(attachment).chain(prepared).collect();
-    Update { sandbox: Some(records.sandbox.clone()), put, allocations, ..Update::default() }
+    Update { sandbox: Some(records.sandbox.clone()), put, allocations, kept, ..Update::default() }
+}
+
+/// Which of its addresses are kept for whom.
+fn kept(given: &Given) -> impl Iterator<Item = (IpAddr, KeptFor)> + '_ {
+    let pooled = given.addresses.iter().filter(|assigned| !assigned.pool.is_empty());
+    let owned = pooled.filter_map(|assigned| Some((assigned, given.owner.clone()?)));
+    owned.map(|(assigned, owner)| (assigned.address.ip(), KeptFor { pool: assigned.pool.clone(), owner }))
 }
 
 fn allocations(owner: &AttachmentKey, addresses: &[AssignedAddress]) -> Vec<Allocation> {

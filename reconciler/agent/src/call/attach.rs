@@ -134,7 +134,7 @@ fn given(agent: &Agent, call: &AttachCall) -> Result<Given, allocate::Refusal> {
             // Whatever it says of pools, these addresses are not ours.
             let foreign = |assigned: &AssignedAddress| AssignedAddress { pool: String::new(), ..assigned.clone() };
             let addresses = addresses.iter().map(foreign).collect();
-            Ok(Given { addresses, routes: routes.clone(), others: Vec::new() })
+            Ok(Given { addresses, routes: routes.clone(), ..Given::default() })
         }
     }
 }

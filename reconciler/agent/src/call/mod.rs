@@ -9,6 +9,7 @@ mod detect;
 pub mod dump;
 pub(crate) mod explain;
 mod explain_pools;
+mod kept;
 mod mode;
 mod place;
 mod uplink;

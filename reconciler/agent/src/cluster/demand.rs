@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::agent::Agent;
 use crate::catalogue::{Catalogue, Marks};
+use crate::identity::Identity;
 use crate::selection::multus::networks_of;
 use crate::selection::{self, Facts};
 
@@ -92,7 +93,13 @@ pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet
         if marks.is_terminating {
             continue;
         }
+        let identity = Identity::of_marks(&catalogue.conf, namespace, name, marks);
         for (pool, ifname) in of_pod(agent, &catalogue, namespace, name, marks) {
+            // One that has an address to come back to wants no other.
+            let owner = identity.as_ref().map(|identity| identity.reservation(&ifname).to_string());
+            if owner.is_some_and(|owner| agent.ledger.kept_for(&owner).iter().any(|(_, kept, _)| *kept == pool)) {
+                continue;
+            }
             let want = (namespace.clone(), name.clone(), ifname);
             if !have.contains(&want) {
                 wants.entry(pool).or_default().insert(want);

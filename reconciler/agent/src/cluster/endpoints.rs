@@ -17,9 +17,11 @@ use schemas::crd::endpoint::SpiderEndpointSpec;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::fixed;
 use super::incarnation::spread;
 use crate::agent::Agent;
 use crate::endpoint::{self, Endpoint};
+use crate::identity::{Keeping, OWNER_API_VERSION};
 use crate::kubernetes::FIELD_MANAGER;
 
 /// A sandbox that is made anew gives its addresses back and takes them again: what lasts no longer is not written.
@@ -65,6 +67,8 @@ impl Standing {
 /// A write that is due.
 enum Write {
     Put(Key, Box<Endpoint>, Option<Box<SpiderEndpoint>>),
+    /// Of a pod that has gone before it was written: nothing that another node has written is replaced.
+    Late(Key, Box<Endpoint>, Option<Box<SpiderEndpoint>>),
     Delete(Key, Box<SpiderEndpoint>),
 }
 
@@ -81,6 +85,8 @@ pub(super) async fn keep(agent: Arc<Agent>) {
     let mut standing = Standing::default();
     // Pods whose addresses went back while this agent ran: their endpoints may go before the pods do.
     let mut was_wanted: BTreeSet<Key> = BTreeSet::new();
+    // Of pods that keep their addresses, what is to stand when they have gone.
+    let mut kept: BTreeMap<Key, Endpoint> = BTreeMap::new();
     let mut failures = 0_u32;
     let mut retry_at: Option<Instant> = None;
     let stopping = agent.stopping();
@@ -125,7 +131,9 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         version.mark_unchanged();
         let wanted = endpoint::all(&agent);
         was_wanted.extend(wanted.keys().cloned());
-        let writes = due(&agent, &wanted, &standing, &mut was_wanted).await;
+        let mut writes = due(&agent, &wanted, &standing, &mut was_wanted).await;
+        kept.extend(wanted.iter().filter(|(_, one)| one.is_kept).map(|(key, one)| (key.clone(), one.clone())));
+        writes.extend(late(&mut kept, &wanted, &standing));
         if writes.is_empty() {
             failures = 0;
             continue;
@@ -146,10 +154,14 @@ pub(super) async fn keep(agent: Arc<Agent>) {
                 // The watch says the same, later; until then nothing is written twice.
                 Ok(Done::Stands(endpoint)) => {
                     agent.metrics.endpoint_writes.inc();
+                    if !wanted.contains_key(&key(&endpoint)) {
+                        kept.remove(&key(&endpoint));
+                    }
                     standing.known.insert(key(&endpoint), *endpoint);
                 }
                 Ok(Done::Gone(key)) => {
                     agent.metrics.endpoint_writes.inc();
+                    kept.remove(&key);
                     standing.known.remove(&key);
                 }
                 Err(error) => {
@@ -164,6 +176,17 @@ pub(super) async fn keep(agent: Arc<Agent>) {
             retry_at = Some(Instant::now() + spread(wait));
         }
     }
+}
+
+/// What pods that have gone leave to the next ones of their identities and does not stand yet.
+fn late(kept: &mut BTreeMap<Key, Endpoint>, wanted: &BTreeMap<Key, Endpoint>, standing: &Standing) -> Vec<Write> {
+    let stands = |key: &Key| standing.known.get(key);
+    kept.retain(|key, one| {
+        let status = stands(key).and_then(|stands| stands.status.as_ref());
+        wanted.contains_key(key) || status.is_none_or(|status| status.current != one.status.current)
+    });
+    let gone = kept.iter().filter(|(key, _)| !wanted.contains_key(*key));
+    gone.map(|(key, one)| Write::Late(key.clone(), Box::new(one.clone()), stands(key).cloned().map(Box::new))).collect()
 }
 
 /// What differs.
@@ -188,6 +211,10 @@ async fn due(
     let catalogue = agent.catalogue();
     for (key, stands) in standing.known.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
         let uid = stands.status.as_ref().map(|status| status.current.uid.as_str()).unwrap_or_default();
+        if Keeping::of(&catalogue.conf, &fixed::owner_of(stands)).is_some() {
+            // By this the next pod finds its addresses; the controller ends it.
+            continue;
+        }
         let lives = catalogue.pods.get(key).is_some_and(|pod| pod.uid == uid);
         if was_wanted.remove(key) || !lives {
             writes.push(Write::Delete(key.clone(), Box::new(stands.clone())));
@@ -203,19 +230,27 @@ enum Done {
 }
 
 async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
+    let is_late = matches!(write, Write::Late(..));
     match write {
-        Write::Put((namespace, name), endpoint, stands) => {
+        Write::Put((namespace, name), endpoint, stands) | Write::Late((namespace, name), endpoint, stands) => {
             let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
             let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             let wanted = |mut object: SpiderEndpoint| {
                 object.metadata.namespace = Some(namespace.clone());
                 object.metadata.owner_references = owner_reference(&endpoint);
+                if let Some(owner) = endpoint.owner.as_ref().filter(|_| endpoint.is_kept) {
+                    let (key, value) = (OWNER_API_VERSION.to_owned(), owner.api_version.clone());
+                    object.metadata.annotations.get_or_insert_default().insert(key, value);
+                }
                 object.status = Some(endpoint.status.clone());
                 object
             };
             if stands.is_none() {
                 match api.create(&post, &wanted(SpiderEndpoint::new(&name, SpiderEndpointSpec {}))).await {
                     Ok(written) => return Ok(Done::Stands(Box::new(written))),
+                    Err(kube::Error::Api(status)) if is_late && status.is_already_exists() => {
+                        return Ok(Done::Gone((namespace, name)));
+                    }
                     // What another node has left, or an agent before this one, is not in the watch of this node.
                     Err(kube::Error::Api(status)) if status.is_already_exists() => {}
                     Err(error) => return Err(error),
@@ -226,8 +261,13 @@ async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
                 None => api.get(&name).await?,
             };
             // With the version that was read: a newer one is seen first.
-            let written = api.replace(&name, &post, &wanted(stands)).await?;
-            Ok(Done::Stands(Box::new(written)))
+            match api.replace(&name, &post, &wanted(stands)).await {
+                Ok(written) => Ok(Done::Stands(Box::new(written))),
+                Err(kube::Error::Api(status)) if is_late && (status.is_conflict() || status.is_not_found()) => {
+                    Ok(Done::Gone((namespace, name)))
+                }
+                Err(error) => Err(error),
+            }
         }
         Write::Delete((namespace, name), stands) => {
             let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), &namespace);
@@ -260,11 +300,7 @@ fn gone_is_fine(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
 
 /// The endpoint goes with its pod; that of a pod which keeps its addresses does not (../spec/ipam.md 8).
 fn owner_reference(endpoint: &Endpoint) -> Option<Vec<OwnerReference>> {
-    let keeps = matches!(
-        endpoint.status.owner_controller_type.as_str(),
-        "StatefulSet" | "VirtualMachineInstance" | "VirtualMachine"
-    );
-    if keeps || endpoint.pod.uid.is_empty() {
+    if endpoint.is_kept || endpoint.pod.uid.is_empty() {
         return None;
     }
     Some(vec![OwnerReference {

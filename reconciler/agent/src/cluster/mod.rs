@@ -5,6 +5,7 @@
 
 mod demand;
 mod endpoints;
+mod fixed;
 pub(crate) mod incarnation;
 mod inputs;
 mod kinds;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 pub use demand::Asked;
 use demand::Asking;
 pub(crate) use demand::ipam;
+pub use fixed::{Fixed, Known, Named};
 pub use incarnation::Standing;
 pub use leases::Tenants;
 pub use notices::Notice;
@@ -70,6 +72,8 @@ pub struct State {
     pub tenants: Tenants,
     /// Who controls the controllers of the node's pods.
     pub owners: Owners,
+    /// What pods with an identity are to have again.
+    pub fixed: Fixed,
     notices: notices::Sender,
     unwritten: Mutex<Option<mpsc::Receiver<Notice>>>,
 }
@@ -92,6 +96,7 @@ impl State {
             asking: Arc::default(),
             tenants: Tenants::default(),
             owners: Owners::remembered(store),
+            fixed: Fixed::default(),
             notices,
             unwritten: Mutex::new(Some(unwritten)),
         })
@@ -132,6 +137,7 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     tasks.spawn(endpoints::keep(Arc::clone(agent)));
     tasks.spawn(owners::keep(Arc::clone(agent)));
     tasks.spawn(leases::keep(Arc::clone(agent)));
+    tasks.spawn(fixed::keep(Arc::clone(agent)));
     let Some(cluster) = &agent.cluster else { return };
     let unwritten = cluster.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(unwritten) = unwritten {

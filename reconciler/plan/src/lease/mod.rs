@@ -13,13 +13,15 @@ mod draw;
 mod layout;
 mod release;
 mod shard;
+mod take_up;
 pub mod tenant;
 mod windows;
 
 pub use claim::claim;
 pub use draw::{Draw, hash};
 pub use layout::{Layout, LayoutError, SLOTS, name, number_of, size_for};
-pub use release::{quarantine, release};
+pub use release::{quarantine, release, reserve};
 pub use shard::{Shard, SlotEdit, json_patch};
+pub use take_up::take_up;
 pub use tenant::Tenant;
 pub use windows::Windows;

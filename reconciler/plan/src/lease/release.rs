@@ -21,6 +21,17 @@ pub fn release(view: &Shard, me: &Holder, addresses: &[IpAddr], to: Option<&Hold
     }
 }
 
+/// Keeps addresses of a holder for an owner, see [`schemas::reservation`]. Also names those that the holder does not have
+/// here.
+pub fn reserve(view: &Shard, me: &Holder, addresses: &[IpAddr], owner: &str) -> (Vec<SlotEdit>, Vec<IpAddr>) {
+    let (edits, not_mine) = give_up(view, addresses, |slot, mask| slot.reserve(me, owner, mask));
+    // A slot of many long names has no place for another: what cannot be kept goes to everybody.
+    if edits.iter().any(Option::is_none) {
+        return release(view, me, addresses, None);
+    }
+    (edits.into_iter().flatten().collect(), not_mine)
+}
+
 /// Keeps addresses of a holder from everybody until then (seconds since 1970, UTC): somebody else uses them. Also names
 /// those that the holder does not have here.
 pub fn quarantine(view: &Shard, me: &Holder, addresses: &[IpAddr], until: u64) -> (Vec<SlotEdit>, Vec<IpAddr>) {

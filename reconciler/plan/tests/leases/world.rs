@@ -11,6 +11,12 @@ use schemas::slot::{Holder, Slot};
 
 use super::server::Server;
 
+#[path = "fixed.rs"]
+#[allow(dead_code, reason = "not every test has pods with an identity")]
+mod fixed;
+
+use fixed::Identities;
+
 /// Seconds since 1970 at the beginning.
 pub(crate) const EPOCH: u64 = 1_790_000_000;
 /// From the binding of a pod to its ADD.
@@ -58,6 +64,10 @@ struct Node {
     wake_ms: Option<u64>,
     is_watching: bool,
     clock_offset: i64,
+    /// Which addresses are kept for whom: survives.
+    kept: BTreeMap<IpAddr, String>,
+    /// Pods with an identity that have no address yet.
+    pending_fixed: VecDeque<(Pod, u64)>,
 }
 
 pub(crate) struct World {
@@ -83,6 +93,7 @@ pub(crate) struct World {
     pub(crate) lost: u64,
     pub(crate) is_down: bool,
     pub(crate) waits: Vec<u64>,
+    identities: Identities,
 }
 
 impl World {
@@ -111,6 +122,7 @@ impl World {
             lost: 0,
             is_down: false,
             waits: Vec::new(),
+            identities: Identities::default(),
         };
         for node in 0..nodes {
             world.add_node(&format!("node-{node}"), 1);
@@ -129,6 +141,8 @@ impl World {
             wake_ms: None,
             is_watching: false,
             clock_offset: 0,
+            kept: BTreeMap::new(),
+            pending_fixed: VecDeque::new(),
         });
         let node = self.nodes.len() - 1;
         let delay = self.draw.below(500);
@@ -211,7 +225,7 @@ impl World {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        self.nodes.iter().map(|node| node.pending.len()).sum()
+        self.nodes.iter().map(|node| node.pending.len() + node.pending_fixed.len()).sum()
     }
 
     /// How many addresses the API server's books have under a node's name.
@@ -248,7 +262,7 @@ impl World {
 
     /// The tenants of nodes with pods that wait.
     pub(crate) fn starved(&self) -> String {
-        let starved = self.nodes.iter().filter(|node| !node.pending.is_empty());
+        let starved = self.nodes.iter().filter(|node| !node.pending.is_empty() || !node.pending_fixed.is_empty());
         starved.map(|node| format!("{:#?}", node.tenant)).collect()
     }
 
@@ -321,7 +335,10 @@ impl World {
                     return;
                 }
                 self.pods.insert(pod, (node, None));
-                self.nodes[node].pending.push_back((pod, self.now_ms));
+                let is_fixed = self.begin_fixed(node, pod);
+                if !is_fixed {
+                    self.nodes[node].pending.push_back((pod, self.now_ms));
+                }
                 let now = self.now(node);
                 if let Some(tenant) = &mut self.nodes[node].tenant {
                     tenant.started(now);
@@ -334,6 +351,7 @@ impl World {
                     return;
                 };
                 self.nodes[node].pending.retain(|(pending, _)| *pending != pod);
+                self.end_fixed(node, pod);
                 if let Some(address) = address {
                     self.used -= 1;
                     self.nodes[node].store.insert(address, Recorded::Spare);
@@ -415,6 +433,7 @@ impl World {
     fn step(&mut self, node: usize) {
         let now = self.now(node);
         let Some(mut tenant) = self.nodes[node].tenant.take() else { return };
+        self.tell_kept(node, &mut tenant);
         if !self.nodes[node].pending.is_empty() {
             for address in tenant.spare() {
                 let Some((pod, bound_ms)) = self.nodes[node].pending.pop_front() else { break };
@@ -427,7 +446,8 @@ impl World {
                 self.waits.push((self.now_ms - bound_ms).saturating_sub(BEFORE_ADD_MS));
             }
         }
-        tenant.missing(self.nodes[node].pending.len() as u64);
+        let without = self.serve_fixed(node, &mut tenant);
+        tenant.missing(self.nodes[node].pending.len() as u64 + without);
         let actions = tenant.want(now);
         self.nodes[node].tenant = Some(tenant);
         let life = self.nodes[node].life;
@@ -460,6 +480,7 @@ impl World {
                         }
                     }
                 }
+                Action::Unkeep { addresses } => self.unkeep(node, &addresses),
                 Action::Lost { spare, used } => {
                     assert!(used.is_empty(), "{used:?} were taken from pods of {}", self.nodes[node].holder);
                     for address in spare {

@@ -46,12 +46,24 @@ impl Keeper {
         is_given
     }
 
+    /// Whether a pod of that owner may have this address, which is kept for it or will be; from then on it has it. `is_again`
+    /// when the very pod had it last.
+    pub(super) fn give_kept(&mut self, address: IpAddr, owner: &str, is_again: bool) -> bool {
+        let is_given = self.tenant.give_kept(address, owner, is_again);
+        if is_given {
+            self.used.insert(address);
+        }
+        is_given
+    }
+
     /// Follows the ledger, which had `taken` in use after `before` were used here; true when some have come back. One that
     /// was given in between is not among those of before.
     pub(super) fn follow(&mut self, taken: &BTreeSet<IpAddr>, before: &BTreeSet<IpAddr>, now: Now) -> bool {
         // In use, and just recorded as leased: what was adopted, or found.
         for address in taken.difference(before) {
-            self.give(*address);
+            if self.tenant.use_up(*address) {
+                self.used.insert(*address);
+            }
         }
         let back: Vec<IpAddr> = before.difference(taken).copied().collect();
         for address in &back {

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use plan::lease::tenant::Waiter;
+use plan::lease::tenant::{Kept, Waiter};
 use plan::lease::{Layout, Windows, size_for};
 use schemas::slot::Holder;
 use store::Change;
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::demand::{self, Want};
-use super::{Standing, State};
+use super::{Standing, State, fixed};
 use crate::agent::Agent;
 use crate::catalogue::{Catalogue, Pool};
 use keeper::Keeper;
@@ -57,6 +57,23 @@ impl Tenants {
     pub fn give_again(&self, pool: &str, address: IpAddr) -> bool {
         self.keepers().get_mut(pool).is_some_and(|keeper| keeper.give_again(address))
     }
+
+    /// Whether a pod of that owner may have this address now, while the agent stands like that; from then on it has it.
+    pub fn give_kept(&self, pool: &str, address: IpAddr, owner: &str, standing: &Standing) -> bool {
+        let mut keepers = self.keepers();
+        let keeper = keepers.get_mut(pool).filter(|keeper| keeper.is_of(standing));
+        keeper.is_some_and(|keeper| keeper.give_kept(address, owner, false))
+    }
+
+    /// Whether the pod that had this address last may have it again now, whatever the agent's standing.
+    pub fn give_kept_again(&self, pool: &str, address: IpAddr, owner: &str) -> bool {
+        self.keepers().get_mut(pool).is_some_and(|keeper| keeper.give_kept(address, owner, true))
+    }
+
+    /// Who has an address instead that a pod here is to have: a node, an owner or a quarantine, as in slots.
+    pub fn blocked(&self, pool: &str, address: IpAddr) -> Option<String> {
+        self.keepers().get(pool)?.tenant.blocked(address).map(ToOwned::to_owned)
+    }
 }
 
 /// What a pool's task goes by.
@@ -78,6 +95,8 @@ struct Input {
     holder: Holder,
     /// Counts the times that the API server was away for so long that addresses may have been taken meanwhile.
     absences: u64,
+    /// For whom addresses are kept, and whose pods are here.
+    kept: BTreeMap<IpAddr, Kept>,
     /// Counts what happened in the ledger.
     version: u64,
 }
@@ -140,6 +159,7 @@ impl Hub {
             .keys()
             .cloned()
             .chain(agent.ledger.leased_pools())
+            .chain(agent.ledger.kept().into_values().map(|kept| kept.pool))
             .chain(self.known.iter().cloned())
             .chain(self.pools.keys().cloned())
             .collect();
@@ -162,6 +182,7 @@ impl Hub {
                 is_fenced: may_give.is_err(),
                 holder: holder.clone(),
                 absences,
+                kept: fixed::kept_of(&agent, &name),
                 version,
             };
             match self.pools.get(&name) {

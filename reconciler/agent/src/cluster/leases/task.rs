@@ -23,6 +23,7 @@ use super::requests::Shards;
 use super::suspects::Suspects;
 use super::{Input, State};
 use crate::agent::Agent;
+use crate::cluster::fixed;
 use crate::leased::set_of;
 
 /// After something could not be recorded or fixed.
@@ -163,6 +164,7 @@ impl Task {
         let (holder, windows) = (self.input.holder.clone(), self.input.windows.clone());
         let mut tenant = Tenant::new(holder, windows, recorded, self.now(), u64::from_le_bytes(seed));
         tenant.fence(self.input.is_fenced || self.is_doubtful);
+        tenant.keep(fixed::kept_of(&self.agent, &self.pool));
         let absences = self.input.absences;
         self.cluster(|cluster| {
             cluster.tenants.keepers().insert(self.pool.clone(), Keeper::new(tenant, used, absences));
@@ -235,6 +237,8 @@ impl Task {
         let now = self.now();
         let before = self.keeper(|keeper| keeper.used()).unwrap_or_default();
         let taken = self.agent.ledger.taken();
+        let kept = fixed::kept_of(&self.agent, &self.pool);
+        self.keeper(|keeper| keeper.tenant.keep(kept));
         if self.keeper(|keeper| keeper.follow(&taken, &before, now)).unwrap_or(false) {
             self.agent.ledger.wake();
         }
@@ -267,6 +271,7 @@ impl Task {
                         has_recorded = true;
                     }
                     Action::Erase { addresses } => self.erase(&addresses).await,
+                    Action::Unkeep { addresses } => fixed::unkeep(&self.agent, &self.pool, &addresses),
                     Action::Lost { spare, used } => self.lose(&spare, used).await,
                 }
             }

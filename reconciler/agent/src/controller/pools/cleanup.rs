@@ -13,23 +13,24 @@
 //! | a waiter | its Node is deleted; or it has waited for ten minutes, and its agent is silent | nothing: the removal is for what was read |
 //!
 //! Addresses do not become free: they go into quarantine until no agent that held them can hand them out any more, and
-//! who claims them then asks on the wire first. Endpoints of pods that keep their addresses (StatefulSets, virtual
-//! machines) stay, and so do the addresses.
+//! who claims them then asks on the wire first. Those of pods with an identity are kept for the next one of it, who asks
+//! on the wire first as well; what becomes of them when there is none, see [`kept`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use schemas::slot::{Holder, Subject};
+use schemas::slot::{Holder, Subject, TEXT_MAX};
 
 use super::agents::{Agent, DEFAULT_TTL, Moment};
 use super::cluster::Cluster;
+use super::kept;
 use super::read::Name;
 use super::shard::Shard;
 
 /// The shortest quarantine.
-const COOLDOWN: Duration = Duration::from_secs(60);
+pub(super) const COOLDOWN: Duration = Duration::from_secs(60);
 /// How long a silent node is waited for that waits itself.
 const WAITS: Duration = Duration::from_secs(600);
 
@@ -47,6 +48,10 @@ pub enum Chore {
         /// What has to go before it can go.
         finalizers: Vec<String>,
     },
+    /// An endpoint whose pod is missing and may come again.
+    Missing(kept::Missing),
+    /// Reservations that end.
+    Ended(kept::Ended),
     /// Slots of one shard.
     Slots(SlotEdits),
     /// The Lease of an agent whose node is deleted.
@@ -93,6 +98,7 @@ pub struct SlotEdits {
 pub struct Memory {
     nodes: BTreeMap<String, Instant>,
     incarnations: BTreeMap<Holder, Instant>,
+    kept: kept::Memory,
 }
 
 /// What is to be done now, and in how much time something else may be.
@@ -105,7 +111,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.again = Some(self.again.map_or(time, |known| known.min(time)));
     }
 }
@@ -124,6 +130,7 @@ pub fn look(cluster: &Cluster, memory: &mut Memory, now: Moment) -> Findings {
     }
     find_former_incarnations(cluster, &gone, memory, now, &mut findings);
     find_waiters(cluster, now, &mut findings);
+    kept::find(cluster, &mut memory.kept, now, &mut findings);
     findings
 }
 
@@ -164,7 +171,9 @@ fn until(agent: Option<&Agent>, now: Moment) -> u64 {
 
 fn find_endpoints(cluster: &Cluster, gone: &BTreeSet<String>, now: Moment, findings: &mut Findings) {
     for (name, since) in &cluster.orphans {
-        let Some(endpoint) = cluster.endpoints.get(name).filter(|endpoint| !endpoint.is_kept) else { continue };
+        let Some(endpoint) = cluster.endpoints.get(name).filter(|endpoint| endpoint.keeper().is_none()) else {
+            continue;
+        };
         if !gone.contains(&endpoint.node) {
             let ttl = cluster.agents.get(&endpoint.node).map_or(DEFAULT_TTL, |agent| agent.ttl);
             let rest = ttl.saturating_sub(now.steady.saturating_duration_since(*since));
@@ -202,9 +211,16 @@ fn find_slots(
             }
             let mut changed = slot.clone();
             let lost = changed.quarantine(holder, mask & !named(cluster, shard, index), until);
-            if lost != 0 {
+            for (number, name) in names(cluster, shard, index) {
+                if let Some(owner) = kept::heir(cluster, name, *number, holder.node()) {
+                    changed.reserve(holder, &owner, 1 << (number - shard.first_of(index)));
+                }
+            }
+            let text = changed.to_text(shard.width);
+            // One of many long names that the API server would not take stays as it is.
+            if text != held.text && text.len() <= TEXT_MAX {
                 addresses += lost.count_ones();
-                edits.push((index, held.text.clone(), changed.to_text(shard.width)));
+                edits.push((index, held.text.clone(), text));
             }
         }
         if !edits.is_empty() {
@@ -217,11 +233,15 @@ fn find_slots(
 
 /// The addresses of a slot that endpoints name, whichever pod's they are.
 fn named(cluster: &Cluster, shard: &Shard, slot: usize) -> u64 {
+    names(cluster, shard, slot).fold(0, |mask, (number, _)| mask | 1 << (number - shard.first_of(slot)))
+}
+
+/// The same, each with the endpoint.
+fn names<'a>(cluster: &'a Cluster, shard: &Shard, slot: usize) -> impl Iterator<Item = &'a (u128, Arc<Name>)> {
     let first = shard.first_of(slot);
     let end = first + u128::from(shard.width);
     let nobody = Arc::new(Name { namespace: String::new(), name: String::new() });
-    let range = (first, nobody.clone())..(end, nobody);
-    cluster.named(&shard.pool).range(range).fold(0, |mask, (number, _)| mask | 1 << (number - first))
+    cluster.named(&shard.pool).range((first, nobody.clone())..(end, nobody))
 }
 
 fn find_lease(cluster: &Cluster, node: &str, findings: &mut Findings) {

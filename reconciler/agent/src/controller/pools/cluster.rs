@@ -5,23 +5,26 @@
 
 mod endpoints;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use kube::runtime::watcher::Event;
 use plan::allocate::AddressSet;
 use schemas::crd::pool_ranges::PoolRanges;
 use schemas::crd::{SpiderIPPool, SpiderIPShard, SpiderReservedIP};
 use schemas::slot::Holder;
 
-pub use self::endpoints::Endpoint;
+pub use self::endpoints::{Endpoint, Nic};
 use super::agents::{Agent, Moment};
 use super::read::{Change, Heard, Listing, Name, TaintedNode};
 use super::shard::Shard;
 use super::space::Space;
 use super::tally::Named;
+use crate::catalogue::{CONF_KEY, CONF_NAME, Conf};
 use crate::kubernetes::AGENT_LEASE;
 use crate::overlap::{Overlap, overlaps, seniority};
 
@@ -68,8 +71,13 @@ pub struct Cluster {
     pub holdings: BTreeMap<Holder, BTreeSet<String>>,
     /// Endpoints whose pod is not there, since when.
     pub orphans: BTreeMap<Arc<Name>, Instant>,
+    /// Spiderpool's switches, once they have been read.
+    pub conf: Option<Conf>,
     /// The pods' UIDs.
     pods: HashMap<Name, String>,
+    /// The UIDs of virtual machines' pods, and the endpoints of such pods by UID.
+    machines: HashSet<String>,
+    of_machines: HashMap<String, Arc<Name>>,
     reserved: BTreeMap<String, AddressSet>,
     shards_of: BTreeMap<String, BTreeSet<String>>,
     named: BTreeMap<String, Named>,
@@ -139,6 +147,7 @@ impl Cluster {
                 }
                 Change::Nothing => {}
             },
+            Heard::Conf(event) => self.hear_conf(event),
             Heard::Lease(event) => match self.listings[6].take(event) {
                 Change::Is(lease) => self.put_lease(&lease, now),
                 Change::Gone(name) => self.drop_lease(&name.name),
@@ -150,6 +159,22 @@ impl Cluster {
                 }
                 Change::Nothing => {}
             },
+        }
+    }
+
+    /// Takes what the ConfigMap says; of one that cannot be read, what it said before holds.
+    fn hear_conf(&mut self, event: Event<ConfigMap>) {
+        match event {
+            Event::Apply(map) | Event::InitApply(map) => {
+                let text = map.data.unwrap_or_default().remove(CONF_KEY).unwrap_or_default();
+                match Conf::parse(&text) {
+                    Ok(conf) => self.conf = Some(conf),
+                    Err(error) => tracing::warn!(error, "ConfigMap {CONF_NAME} cannot be read"),
+                }
+            }
+            Event::Delete(_) => self.conf = Some(Conf::default()),
+            Event::Init => {}
+            Event::InitDone => drop(self.conf.get_or_insert_default()),
         }
     }
 

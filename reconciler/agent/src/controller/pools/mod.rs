@@ -14,6 +14,8 @@ pub mod agents;
 pub mod cleanup;
 pub mod cluster;
 pub mod conditions;
+pub mod kept;
+mod owners;
 mod pace;
 pub mod perform;
 pub mod read;

@@ -13,6 +13,9 @@ use schemas::slot::Holder;
 use serde_json::{Value, json};
 
 use super::cleanup::{Chore, SlotEdits, is_held};
+use super::cluster::Endpoint;
+use super::kept::{self, Ended, Missing};
+use super::owners;
 use super::read::Name;
 use super::reasons::{Reason, Told};
 use super::shard::Shard;
@@ -90,6 +93,8 @@ impl Writer {
             Chore::Endpoint { name, uid, pod_uid, finalizers } => {
                 self.delete_endpoint(name, uid, pod_uid, finalizers).await
             }
+            Chore::Missing(missing) => self.end_identity(missing).await,
+            Chore::Ended(ended) => self.end_reservations(ended).await,
             Chore::Slots(edits) => self.edit_slots(edits).await,
             Chore::Lease { node, uid, version } => {
                 let leases = Api::<Lease>::namespaced(self.client.clone(), &self.namespace);
@@ -142,13 +147,48 @@ impl Writer {
                 return Ok(Written::Overtaken);
             }
         }
+        self.replace_slots(&chore.shard, &chore.edits).await
+    }
+
+    /// Deletes the endpoint of an identity unless a pod of it may come again.
+    async fn end_identity(&self, missing: &Missing) -> kube::Result<Written<()>> {
+        let Missing { name, uid, pod_uid, owner, is_off, finalizers } = missing;
+        let endpoints = Api::<SpiderEndpoint>::namespaced(self.client.clone(), &name.namespace);
+        let found = endpoints.get_opt(&name.name).await?;
+        let is_same = |found: &SpiderEndpoint| {
+            let status = found.status.as_ref();
+            found.uid().as_ref() == Some(uid) && status.is_some_and(|status| status.current.uid == *pod_uid)
+        };
+        if !found.as_ref().is_some_and(is_same) {
+            return Ok(Written::Overtaken);
+        }
+        if !is_off && owners::may_return(&self.client, &name.namespace, &name.name, owner).await? {
+            return Ok(Written::Overtaken);
+        }
+        self.delete_endpoint(name, uid, pod_uid, finalizers).await
+    }
+
+    /// Ends reservations unless the identity has the addresses by now, or still.
+    async fn end_reservations(&self, ended: &Ended) -> kube::Result<Written<()>> {
+        let name = kept::named(&ended.owner);
+        let endpoints = Api::<SpiderEndpoint>::namespaced(self.client.clone(), &name.namespace);
+        let (is_v4, addresses) = &ended.addresses;
+        if let Some(endpoint) = endpoints.get_opt(&name.name).await?
+            && !kept::is_superseded(&Endpoint::of(&endpoint), &ended.owner, *is_v4, addresses)
+        {
+            return Ok(Written::Overtaken);
+        }
+        self.replace_slots(&ended.shard, &ended.edits).await
+    }
+
+    async fn replace_slots(&self, shard: &str, edits: &[(usize, String, String)]) -> kube::Result<Written<()>> {
         let shards = Api::<SpiderIPShard>::all(self.client.clone());
         let replace = |(index, old, new): &(usize, String, String)| {
             let path = format!("/status/slots/{index}");
             [json!({"op": "test", "path": path, "value": old}), json!({"op": "replace", "path": path, "value": new})]
         };
-        let patch = edit(chore.edits.iter().flat_map(replace).collect())?;
-        Ok(without(found(shards.patch_status(&chore.shard, &parameters(), &patch).await)?))
+        let patch = edit(edits.iter().flat_map(replace).collect())?;
+        Ok(without(found(shards.patch_status(shard, &parameters(), &patch).await)?))
     }
 
     /// Tells an Event. One that cannot be told is logged only: it stands in the conditions as well.
@@ -171,7 +211,7 @@ impl Writer {
 /// The Events for slots that were put into quarantine: one for each pool and holder.
 pub fn told(edits: &[SlotEdits]) -> Vec<Told> {
     let mut sums: BTreeMap<(&str, &Holder), (u32, u64, bool)> = BTreeMap::new();
-    for edit in edits {
+    for edit in edits.iter().filter(|edit| edit.addresses > 0) {
         let sum = sums.entry((&edit.pool, &edit.holder)).or_default();
         *sum = (sum.0 + edit.addresses, sum.1.max(edit.until), edit.is_node_gone);
     }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -13,6 +13,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use schemas::crd::{SpiderEndpoint, SpiderIPPool, SpiderIPShard, SpiderReservedIP};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::catalogue::CONF_NAME;
 
 /// A namespace, empty for what has none, and a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,12 +79,16 @@ pub enum Heard {
     Pod(Event<PartialObjectMeta<Pod>>),
     /// Of a Lease in the agents' namespace.
     Lease(Event<Lease>),
+    /// Of Spiderpool's ConfigMap there.
+    Conf(Event<ConfigMap>),
 }
 
 /// Everything that is watched, in one stream without end. A watch that breaks is taken up again with growing pauses; the
 /// error is only told.
 pub fn everything(client: &Client, namespace: &str) -> BoxStream<'static, watcher::Result<Heard>> {
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
+    let conf = watcher::Config::default().fields(&format!("metadata.name={CONF_NAME}"));
+    let conf = watch_some(Api::namespaced(client.clone(), namespace), conf, Heard::Conf);
     stream::select_all([
         watch(Api::all(client.clone()), Heard::Pool),
         watch(Api::all(client.clone()), Heard::Shard),
@@ -91,6 +97,7 @@ pub fn everything(client: &Client, namespace: &str) -> BoxStream<'static, watche
         watch(Api::all(client.clone()), Heard::Node),
         watch(Api::all(client.clone()), Heard::Pod),
         watch(leases, Heard::Lease),
+        conf,
     ])
     .boxed()
 }
@@ -98,8 +105,21 @@ pub fn everything(client: &Client, namespace: &str) -> BoxStream<'static, watche
 fn watch<K>(api: Api<K>, heard: fn(Event<K>) -> Heard) -> BoxStream<'static, watcher::Result<Heard>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
 {
-    watcher::watcher(api, watcher::Config::default())
+    watch_some(api, watcher::Config::default(), heard)
+}
+
+fn watch_some<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    heard: fn(Event<K>) -> Heard,
+) -> BoxStream<'static, watcher::Result<Heard>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    watcher::watcher(api, config)
         .default_backoff()
         .map(move |event| Ok(heard(event?.modify(|object| object.managed_fields_mut().clear()))))
         .boxed()

@@ -1,6 +1,7 @@
 //! A shard as read: a window of numbers, and whose each of them is.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use schemas::crd::SpiderIPShard;
 use schemas::crd::ip_shard::SLOTS;
@@ -23,6 +24,10 @@ pub struct Shard {
     pub slots: Vec<Held>,
     /// The incarnations of nodes that hold anything.
     pub holders: BTreeSet<Holder>,
+    /// Whether anything is kept for owners.
+    pub has_kept: bool,
+    /// Whether the addresses are IPv4's.
+    pub is_v4: bool,
 }
 
 /// One slot: its text, and what that says when it can be read.
@@ -38,7 +43,8 @@ impl Shard {
     /// What an object says; None when its window is unclear, which the API server does not let pass.
     pub fn of(object: &SpiderIPShard) -> Option<Self> {
         let spec = &object.spec;
-        let first = number(spec.first.parse().ok()?);
+        let first: IpAddr = spec.first.parse().ok()?;
+        let (is_v4, first) = (first.is_ipv4(), number(first));
         let width = spec.size / u32::try_from(SLOTS).ok()?;
         if !(1..=64).contains(&width) || first.checked_add(u128::from(spec.size)).is_none() {
             return None;
@@ -46,15 +52,18 @@ impl Shard {
         let held = |text: String| Held { slot: Slot::parse(&text, width).ok(), text };
         let slots: Vec<Held> = object.slots().into_iter().take(SLOTS).map(held).collect();
         let mut holders = BTreeSet::new();
+        let mut has_kept = false;
         for (subject, _) in slots.iter().filter_map(|held| held.slot.as_ref()).flat_map(Slot::parts) {
             match subject {
                 Subject::Node(holder) if !holders.contains(holder) => {
                     holders.insert(holder.clone());
                 }
-                Subject::Node(_) | Subject::Fixed { .. } | Subject::Quarantined { .. } => {}
+                Subject::Fixed { .. } => has_kept = true,
+                Subject::Node(_) | Subject::Quarantined { .. } => {}
             }
         }
-        Some(Self { pool: spec.pool.clone(), pool_uid: spec.pool_uid.clone(), first, width, slots, holders })
+        let (pool, pool_uid) = (spec.pool.clone(), spec.pool_uid.clone());
+        Some(Self { pool, pool_uid, first, width, slots, holders, has_kept, is_v4 })
     }
 
     /// The number of a slot's first address.

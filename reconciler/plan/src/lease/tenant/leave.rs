@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemas::slot::Holder;
 
 use super::{Action, Now, Request, State, Tenant, Waiter};
-use crate::lease::release::{quarantine, release};
+use crate::lease::release::{quarantine, release, reserve};
 use crate::lease::shard::SlotEdit;
 
 /// How many waiters are served by name at once; what is left goes to everybody, and those who wait see it.
@@ -27,6 +27,7 @@ pub(super) enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Heir {
     Waiter(Holder),
+    Owner(String),
     Everybody,
     Nobody { until: u64 },
 }
@@ -35,7 +36,7 @@ pub(super) enum Heir {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Leave {
     pub(super) stage: Stage,
-    heir: Heir,
+    pub(super) heir: Heir,
 }
 
 impl Leave {
@@ -49,6 +50,11 @@ impl Leave {
     /// through after the next start. It may have been claimed at the end of a quarantine, and goes back there.
     pub(super) fn unexplained() -> Self {
         Self { stage: Stage::New, heir: Heir::Nobody { until: 0 } }
+    }
+
+    /// Not needed any more.
+    pub(super) fn unneeded() -> Self {
+        Self { stage: Stage::New, heir: Heir::Everybody }
     }
 
     pub(super) fn quarantined(until: u64) -> Self {
@@ -71,8 +77,9 @@ impl Tenant {
             .filter(|(_, state)| matches!(state, State::Spare { .. }))
             .map(|(address, _)| *address)
             .collect();
-        let (usable, gone): (Vec<IpAddr>, Vec<IpAddr>) =
+        let (mut usable, gone): (Vec<IpAddr>, Vec<IpAddr>) =
             spare.into_iter().partition(|address| self.windows.is_usable(*address));
+        usable.retain(|address| !self.is_kept(*address));
         let mut chosen = self.least_missed(usable, count);
         chosen.extend(gone);
         if chosen.is_empty() {
@@ -162,19 +169,22 @@ impl Tenant {
                 self.left(first);
                 continue;
             };
-            let heir = leave.heir.clone();
+            let heir = self.heir_of(*first, leave);
             let Some(view) = self.recent(number, now) else { return Some(self.get(number, true)) };
             let addresses: Vec<IpAddr> = self
                 .leaving
                 .iter()
                 .filter(|(address, leave)| {
-                    leave.stage == Stage::Out && leave.heir == heir && layout.number(**address) == Some(number)
+                    leave.stage == Stage::Out
+                        && layout.number(**address) == Some(number)
+                        && self.heir_of(**address, leave) == heir
                 })
                 .map(|(address, _)| *address)
                 .collect();
             let (edits, not_mine) = match &heir {
                 Heir::Everybody => release(view, &self.me, &addresses, None),
                 Heir::Waiter(to) => release(view, &self.me, &addresses, Some(to)),
+                Heir::Owner(owner) => reserve(view, &self.me, &addresses, owner),
                 Heir::Nobody { until } => quarantine(view, &self.me, &addresses, *until),
             };
             if edits.is_empty() && not_mine.is_empty() {

@@ -15,6 +15,7 @@
 //!   unless an answer has told that it is over, across restarts too.
 //! - A view of a shard that is older than the last one says nothing.
 
+mod kept;
 mod leave;
 mod protocol;
 mod reply;
@@ -31,6 +32,8 @@ use super::demand::{Backoff, Level, Surplus, Warm, is_short, target};
 use super::draw::{Draw, hash};
 use super::shard::{Shard, SlotEdit};
 use super::windows::Windows;
+use kept::Keeping;
+pub use kept::Kept;
 use leave::{Leave, Stage};
 pub use protocol::{Action, Now, Recorded, Reply, Seen, Waiter};
 use search::Search;
@@ -94,6 +97,7 @@ pub struct Tenant {
     /// Until when an address is not to be claimed: a lost release may come through.
     limbo: BTreeMap<IpAddr, u64>,
     erase: BTreeSet<IpAddr>,
+    keeping: Keeping,
 
     request: Option<Request>,
     is_storing: bool,
@@ -158,6 +162,7 @@ impl Tenant {
             leaving: BTreeMap::new(),
             limbo: BTreeMap::new(),
             erase: BTreeSet::new(),
+            keeping: Keeping::default(),
             request: None,
             is_storing: false,
             views: BTreeMap::new(),
@@ -244,7 +249,9 @@ impl Tenant {
             .held
             .iter()
             .filter_map(|(address, state)| match state {
-                State::Spare { since_ms } if !self.is_fenced && self.windows.is_usable(*address) => {
+                State::Spare { since_ms }
+                    if !self.is_fenced && self.windows.is_usable(*address) && !self.is_kept(*address) =>
+                {
                     Some((*since_ms, *address))
                 }
                 _ => None,
@@ -254,8 +261,13 @@ impl Tenant {
         spare.into_iter().map(|(_, address)| address).collect()
     }
 
-    /// A pod has this address now. False when it may not be given: it is not spare.
+    /// A pod has this address now. False when it may not be given: it is not spare, or kept for an owner.
     pub fn give(&mut self, address: IpAddr) -> bool {
+        !self.is_kept(address) && self.use_up(address)
+    }
+
+    /// A pod has turned out to have this address, for whomever it is kept. False when it is not spare.
+    pub fn use_up(&mut self, address: IpAddr) -> bool {
         match self.held.get_mut(&address) {
             Some(state @ State::Spare { .. }) if !self.is_fenced => {
                 *state = State::Used;
@@ -302,7 +314,7 @@ impl Tenant {
     /// What it has and needs.
     pub fn level(&self, now: Now) -> Level {
         Level {
-            held: self.held.len() as u64,
+            held: (self.held.len() as u64).saturating_sub(self.kept_back()),
             need: self.used + self.missing,
             fair_share: if self.waiting.is_empty() { self.fair_share } else { 0 },
             warm: self.warm.addresses(now.ms),
@@ -315,7 +327,7 @@ impl Tenant {
     }
 
     fn is_starved(&self) -> bool {
-        (self.held.len() as u64) < self.used + self.missing
+        (self.held.len() as u64).saturating_sub(self.kept_back()) < self.used + self.missing
     }
 
     fn is_oldest(&self) -> bool {
@@ -329,14 +341,16 @@ impl Tenant {
             self.views.retain(|_, (_, at)| now.ms <= at.saturating_add(RECENT_MS));
         }
         if self.has_started && !self.is_fenced {
+            self.give_up_kept();
             self.give_up_surplus(now);
         }
         let mut actions = std::mem::take(&mut self.told);
-        self.want_watch(now, &mut actions);
         self.want_store(&mut actions);
         if self.request.is_none() && now.ms >= self.pause_until_ms {
             actions.extend(self.want_request(now));
         }
+        // What has just been found to be another's is watched from now on.
+        self.want_watch(now, &mut actions);
         if let Some(until_ms) = self.wake_ms(now) {
             actions.push(Action::Sleep { until_ms });
         }
@@ -344,13 +358,19 @@ impl Tenant {
     }
 
     fn want_watch(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.unwatch_ms.is_some_and(|at| at <= now.ms) {
+        if self.unwatch_ms.is_some_and(|at| at <= now.ms) && !self.is_blocked() {
             self.unwatch_ms = None;
             self.watching = false;
             self.tips.clear();
             actions.push(Action::Watch(false));
         }
-        if self.is_registered && !self.watching {
+        let is_blocked = self.is_blocked();
+        if is_blocked {
+            self.unwatch_ms = None;
+        } else if self.watching && !self.is_registered && self.unwatch_ms.is_none() {
+            self.unwatch_ms = Some(now.ms.saturating_add(LINGER_MS));
+        }
+        if (self.is_registered || is_blocked) && !self.watching {
             self.watching = true;
             actions.push(Action::Watch(true));
         }
@@ -398,6 +418,9 @@ impl Tenant {
         }
         if self.is_fenced {
             return None;
+        }
+        if let Some(action) = self.want_kept(now) {
+            return Some(action);
         }
         // An entry of before a restart, or of a request whose answer was lost.
         self.is_registered |= now.ms >= self.registered_ms && self.is_listed();
@@ -451,6 +474,7 @@ impl Tenant {
             self.relist_ms,
             self.recheck.values().min().copied(),
             self.limbo.values().min().copied(),
+            self.kept_ms(),
         ]
         .into_iter()
         .flatten()

@@ -99,6 +99,12 @@ pub enum Action {
         /// Which.
         addresses: Vec<IpAddr>,
     },
+    /// These addresses are kept for owners that have no pod here, and are not the node's: nothing is to be known of them
+    /// any more. Not answered; what is still known of them is said again.
+    Unkeep {
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
     /// These addresses are not the node's any more though it has not given them back: report those that pods use. Not
     /// answered; what the store has of the others is to be dropped.
     Lost {

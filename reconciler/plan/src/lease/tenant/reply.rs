@@ -50,7 +50,8 @@ impl Tenant {
             // The one who has waited longest goes first.
             let wait = if self.is_oldest() { 0 } else { 50 + self.draw.below(950) };
             self.rest_until_ms = self.rest_until_ms.min(now.ms.saturating_add(wait));
-        } else if !self.is_own(number) && self.search.is_none() && !self.tips.contains(&number) {
+        } else if !self.is_own(number) && !self.awaits(number) && self.search.is_none() && !self.tips.contains(&number)
+        {
             self.views.remove(&number);
         }
     }
@@ -124,6 +125,7 @@ impl Tenant {
             }
             (Request::Get { number, .. }, Reply::Absent) => {
                 self.gone(number);
+                self.unblock(number, true);
                 if let Some(search) = &mut self.search
                     && search.is_next(number)
                 {
@@ -135,9 +137,12 @@ impl Tenant {
                 | Request::Claim(number, _)
                 | Request::Leave(number, _)
                 | Request::Create(number),
-                Reply::Absent | Reply::Void,
+                answer @ (Reply::Absent | Reply::Void),
             ) => {
                 self.gone(number);
+                if answer == Reply::Void {
+                    self.void(number, now);
+                }
                 if let Some(search) = &mut self.search {
                     search.looked.insert(number);
                 }
@@ -231,6 +236,7 @@ impl Tenant {
             }
         }
         self.views.insert(seen.number, (view, now.ms));
+        self.unblock(seen.number, false);
         true
     }
 
