@@ -339,6 +339,20 @@ impl Slot {
         lost
     }
 
+    /// Sets those of the addresses aside for that subject that nobody has. Which ones.
+    pub fn set_aside(&mut self, subject: &Subject, mask: u64) -> u64 {
+        let gained = mask & !self.taken();
+        self.put(subject, gained);
+        gained
+    }
+
+    /// Makes those of the addresses free that are that subject's. Which ones.
+    pub fn put_back(&mut self, subject: &Subject, mask: u64) -> u64 {
+        let lost = mask & self.mask_of(|known| known == subject);
+        self.clear(lost);
+        lost
+    }
+
     fn clear(&mut self, mask: u64) {
         for (_, bits) in &mut self.parts {
             *bits &= !mask;
@@ -410,6 +424,16 @@ mod tests {
         assert_eq!(slot.free(16), 0xfff0);
         assert_eq!(Slot::parse("node-a:f", 4).unwrap().to_text(4), "node-a");
         assert_eq!(Slot::parse("node-a:1,node-a:2", 4).unwrap().to_text(4), "node-a:3");
+    }
+
+    #[test]
+    fn what_nobody_has_is_set_aside_and_put_back() {
+        let mut slot = Slot::parse("a:1,!9:4", 8).unwrap();
+        let aside: Subject = "=_subnet/x".parse().unwrap();
+        assert_eq!(slot.set_aside(&aside, 0xf), 0xa);
+        assert_eq!(slot.to_text(8), "a:1,=_subnet/x:a,!9:4");
+        assert_eq!(slot.put_back(&aside, 0x7), 0x2);
+        assert_eq!(slot.to_text(8), "a:1,!9:4,=_subnet/x:8");
     }
 
     #[test]

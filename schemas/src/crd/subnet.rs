@@ -1,6 +1,7 @@
 //! SpiderSubnet: addresses of one subnet that pools take theirs from.
 #![allow(clippy::duplicated_attributes, reason = "the lint does not tell one printer column from another")]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub struct SpiderSubnetSpec {
 }
 
 /// What of a subnet its pools hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpiderSubnetStatus {
     /// The pools of the subnet as the text of a JSON object: the pool's name is the key, ips and, for pools made for an
@@ -72,4 +73,8 @@ pub struct SpiderSubnetStatus {
     #[serde(rename = "allocatedIPCount", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub allocated_ip_count: Option<i64>,
+    /// What else is to be said about the subnet, by type.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
 }

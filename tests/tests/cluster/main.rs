@@ -16,6 +16,7 @@ mod objects;
 mod place;
 mod pools;
 mod seed;
+mod subnets;
 
 fn main() {
     // In the private world cargo has no network.
@@ -37,6 +38,7 @@ fn main() {
             place::trials(),
             pools::trials(),
             seed::trials(),
+            subnets::trials(),
         ];
         trials.into_iter().flatten().collect()
     });

@@ -6,6 +6,7 @@
 //! watched ────── follows one kind of object, also one that is not served yet
 //! coordinator ── the status of every SpiderCoordinator
 //! networks ───── SpiderMultusConfig to NetworkAttachmentDefinition
+//! subnets ────── pools of their own for workloads, from SpiderSubnets
 //! defaults ───── the objects that an installation starts with
 //! health ─────── what is answered at /readyz and /metrics
 //! ```
@@ -22,6 +23,7 @@ mod health;
 mod kept;
 mod networks;
 pub mod pools;
+pub mod subnets;
 mod watched;
 
 use std::collections::BTreeSet;
@@ -145,6 +147,7 @@ async fn lead(client: Client, config: Config, health: Arc<Health>) {
     parts.spawn(defaults::run(context.clone()));
     let of_pools = context.clone();
     parts.spawn(async move { drop(pools::run(of_pools).await) });
+    parts.spawn(subnets::run(context.clone()));
     while let Some(ended) = parts.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a part of the controller has failed: all are started again");

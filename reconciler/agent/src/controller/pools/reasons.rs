@@ -32,6 +32,16 @@ pub enum Reason {
     PoolSlotUnclear,
     /// Addresses are kept back before others get them.
     AddressQuarantined,
+    /// A subnet breaks a rule.
+    SubnetInvalid,
+    /// A subnet has too few addresses for a workload.
+    SubnetExhausted,
+    /// Pools of a subnet have what they should not.
+    SubnetPoolConflict,
+    /// A subnet that is deleted has pools.
+    SubnetInUse,
+    /// Pools of a subnet cannot give back addresses that they no longer need.
+    SubnetShrinkPending,
 }
 
 impl Reason {
@@ -46,20 +56,28 @@ impl Reason {
             Self::PoolCountsStale => "PoolCountsStale",
             Self::PoolSlotUnclear => "PoolSlotUnclear",
             Self::AddressQuarantined => "AddressQuarantined",
+            Self::SubnetInvalid => "SubnetInvalid",
+            Self::SubnetExhausted => "SubnetExhausted",
+            Self::SubnetPoolConflict => "SubnetPoolConflict",
+            Self::SubnetInUse => "SubnetInUse",
+            Self::SubnetShrinkPending => "SubnetShrinkPending",
         }
     }
 
     /// Whether somebody should look.
     pub fn event_type(self) -> EventType {
         match self {
-            Self::AddressQuarantined => EventType::Normal,
+            Self::AddressQuarantined | Self::SubnetInUse | Self::SubnetShrinkPending => EventType::Normal,
             Self::PoolInvalid
             | Self::PoolOverlap
             | Self::PoolDefaultConflict
             | Self::PoolExhausted
             | Self::PoolAddressesInUse
             | Self::PoolCountsStale
-            | Self::PoolSlotUnclear => EventType::Warning,
+            | Self::PoolSlotUnclear
+            | Self::SubnetInvalid
+            | Self::SubnetExhausted
+            | Self::SubnetPoolConflict => EventType::Warning,
         }
     }
 
@@ -73,7 +91,12 @@ impl Reason {
             | Self::PoolExhausted
             | Self::PoolAddressesInUse
             | Self::PoolCountsStale
-            | Self::PoolSlotUnclear => "Check",
+            | Self::PoolSlotUnclear
+            | Self::SubnetInvalid
+            | Self::SubnetExhausted
+            | Self::SubnetPoolConflict
+            | Self::SubnetInUse
+            | Self::SubnetShrinkPending => "Check",
         }
     }
 }

@@ -15,6 +15,7 @@ use super::reasons::{Reason, Told};
 use super::share::{Room, SETTLE, fair_share};
 use super::space::Space;
 use super::tally::{Named, Tally, tally};
+use crate::controller::subnets::naming::{PENDING, WITHDRAWN};
 use crate::selector::selects;
 
 /// With more allocations than this `allocatedIPs` is absent: every agent would be sent the text for every change.
@@ -68,7 +69,7 @@ pub fn decide(cluster: &Cluster, name: &str, memory: &mut Memory, now: Moment) -
             givable: tally.givable,
             busy: tally.busy,
             nodes: nodes_of(cluster, pool),
-            is_wanted: !observed.waiting.is_empty() || gives_nothing(pool),
+            is_wanted: !observed.waiting.is_empty() || gives_nothing(pool) || is_wanted_back(pool),
         };
         desired.fair_share = Some(fair_share(observed.fair_share, room, &mut memory.fallen, now.steady));
         // A rise that is held back comes when the time is over.
@@ -86,6 +87,11 @@ pub fn decide(cluster: &Cluster, name: &str, memory: &mut Memory, now: Moment) -
 /// No address of it goes to anybody, so nobody needs any in reserve.
 fn gives_nothing(pool: &Pool) -> bool {
     pool.object.spec.disable || pool.object.metadata.deletion_timestamp.is_some()
+}
+
+/// It is to have fewer addresses, and nodes hold some that they do not need.
+fn is_wanted_back(pool: &Pool) -> bool {
+    pool.object.metadata.labels.as_ref().and_then(|labels| labels.get(WITHDRAWN)).is_some_and(|label| label == PENDING)
 }
 
 /// How many nodes with an agent may use the pool.

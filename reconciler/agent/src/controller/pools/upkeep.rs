@@ -54,7 +54,7 @@ pub fn release(object: &SpiderIPPool) -> Option<Value> {
 }
 
 /// The subnet as a label; None for the few that no label can say (`::/0`).
-fn cidr_label(subnet: &str) -> Option<String> {
+pub(in crate::controller) fn cidr_label(subnet: &str) -> Option<String> {
     let label = subnet.replace(['.', ':', '/'], "-");
     let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     (is_edge(label.as_bytes().first()) && is_edge(label.as_bytes().last()) && label.len() <= 63).then_some(label)
