@@ -536,3 +536,7 @@ fn change_of(container: &ContainerId, update: &Update) -> Change {
         None => change.delete_sandbox(container),
     }
 }
+
+#[cfg(test)]
+#[path = "ledger/model_tests.rs"]
+mod model_tests;
