@@ -46,13 +46,14 @@ fn address(pool: usize, last: u8) -> IpAddr {
 fn op() -> impl Strategy<Value = Op> {
     let set = |most: usize| vec(1..20u8, 0..most).prop_map(|numbers| numbers.into_iter().collect::<Set>());
     let pools = subsequence(vec![0usize, 1, 2], 1..=3).prop_shuffle();
-    let nic = (0..6u8, 0..2u8);
+    // Few enough for each to come and go several times.
+    let nic = (0..3u8, 0..2u8);
     prop_oneof![
         8 => (nic.clone(), pools, any::<bool>(), prop::bool::weighted(0.1)).prop_map(|((pod, nic), pools, has_v6, dies)| {
             Op::Add { pod, nic, pools, has_v6, dies }
         }),
-        4 => nic.clone().prop_map(|(pod, nic)| Op::Withdraw { pod, nic }),
-        4 => nic.prop_map(|(pod, nic)| Op::Free { pod, nic }),
+        8 => nic.clone().prop_map(|(pod, nic)| Op::Withdraw { pod, nic }),
+        8 => nic.prop_map(|(pod, nic)| Op::Free { pod, nic }),
         1 => Just(Op::Restart),
         1 => (0..4usize, set(12), set(4)).prop_map(|(pool, ips, excluded)| Op::Edit { pool, ips, excluded }),
         1 => set(4).prop_map(Op::Reserve),
