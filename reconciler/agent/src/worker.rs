@@ -1,6 +1,6 @@
 //! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ struct Slot {
     failures: u32,
     number: Option<Number>,
     desired: Option<Arc<plan::Plan>>,
+    /// The last pass found its namespace gone.
+    is_gone: bool,
 }
 
 impl Slot {
@@ -71,6 +73,7 @@ impl Slot {
             failures: 0,
             number: None,
             desired: None,
+            is_gone: false,
         }
     }
 }
@@ -120,6 +123,8 @@ pub struct Workers {
     numbers: AtomicU64,
     permits: Semaphore,
     turns: Semaphore,
+    /// Counts the namespaces that were found gone.
+    vanished: watch::Sender<u64>,
 }
 
 impl Default for Workers {
@@ -129,6 +134,7 @@ impl Default for Workers {
             numbers: AtomicU64::new(0),
             permits: Semaphore::new(UNDER_WAY),
             turns: Semaphore::new(AT_ONCE),
+            vanished: watch::Sender::new(0),
         }
     }
 }
@@ -234,6 +240,16 @@ impl Workers {
     /// How many sandboxes have an outcome that is an error.
     pub fn unconverged(&self) -> usize {
         self.slots().values().filter(|slot| !slot.outcome.borrow().error.is_empty()).count()
+    }
+
+    /// Sandboxes whose namespace is gone.
+    pub fn without_namespace(&self) -> BTreeSet<ContainerId> {
+        self.slots().iter().filter(|(_, slot)| slot.is_gone).map(|(container, _)| container.clone()).collect()
+    }
+
+    /// Tells when there is another of them.
+    pub fn vanished(&self) -> watch::Receiver<u64> {
+        self.vanished.subscribe()
     }
 
     /// Completes when no pass is running.
@@ -376,6 +392,10 @@ impl Agent {
     async fn end_of_pass(self: &Arc<Self>, container: &ContainerId, ended: pass::Ended) -> bool {
         if ended.is_forgotten && self.ledger.sandbox(container).is_none() && self.workers.forget(container) {
             return true;
+        }
+        let was_gone = self.workers.with(container, |slot| std::mem::replace(&mut slot.is_gone, ended.is_gone));
+        if ended.is_gone && !was_gone {
+            self.workers.vanished.send_modify(|count| *count += 1);
         }
         let (backoff, pace, wake) = self.workers.with(container, |slot| {
             slot.failures =

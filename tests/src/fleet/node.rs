@@ -180,6 +180,12 @@ impl Node {
         Ok(())
     }
 
+    /// The pod's sandbox is gone, and nobody has sent a DEL.
+    pub fn lose(&self, pod: &Pod, book: &Book) {
+        book.taken_back(pod);
+        *pod.sandbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What a kubelet does until the pod has an address: after an ADD that fails, DEL and another sandbox. With the time
     /// from the first ADD to the answer.
     ///

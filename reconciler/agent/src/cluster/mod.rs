@@ -13,6 +13,7 @@ pub(crate) mod leases;
 mod notices;
 mod owners;
 mod remembered;
+mod sweep;
 
 pub(crate) use remembered::remembered_objects;
 
@@ -138,6 +139,7 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
     tasks.spawn(owners::keep(Arc::clone(agent)));
     tasks.spawn(leases::keep(Arc::clone(agent)));
     tasks.spawn(fixed::keep(Arc::clone(agent)));
+    tasks.spawn(sweep::keep(Arc::clone(agent)));
     let Some(cluster) = &agent.cluster else { return };
     let unwritten = cluster.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(unwritten) = unwritten {

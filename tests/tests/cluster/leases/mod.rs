@@ -14,6 +14,7 @@ mod controllers;
 mod first;
 mod memory;
 mod million;
+mod missed;
 mod slow;
 mod stale;
 mod storm;
@@ -45,6 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let trials = [
         first::trials(),
         chosen::trials(),
+        missed::trials(),
         churn::trials(),
         writes::trials(),
         storm::trials(),

@@ -1,0 +1,152 @@
+//! DELs that never came: the node was reset, the runtime lost a sandbox, or the plugin was not there.
+//!
+//! Nothing goes back on one sign. The first is that a sandbox's namespace is gone, which the kernel says, or that the
+//! machine has been started anew. The second is one of
+//!
+//! - the API server has no pod of that UID any more,
+//! - the pod has ended for good (`Succeeded`, `Failed`, evicted ones too),
+//! - the same pod has another sandbox on this node, which has addresses.
+//!
+//! Then the sandbox is withdrawn as by a DEL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use schemas::intent::PodRef;
+use schemas::name::ContainerId;
+use schemas::wire::{Part, Withdrawal};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::call::withdraw::withdraw;
+use crate::ledger::SandboxRecords;
+use crate::selection;
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After a pod was found alive without a namespace, the first and the longest wait: nothing tells when its phase changes.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+
+/// What is known of a sandbox without a namespace.
+struct Suspect {
+    next: Instant,
+    wait: Duration,
+    /// Its pod was declared when it was last asked for.
+    was_declared: bool,
+}
+
+/// Withdraws what nobody will, until the agent stops.
+pub(super) async fn keep(agent: Arc<Agent>) {
+    let Some(cluster) = &agent.cluster else { return };
+    let mut suspects: BTreeMap<ContainerId, Suspect> = BTreeMap::new();
+    let mut declared = agent.declared();
+    let mut vanished = agent.workers.vanished();
+    let stopping = agent.stopping();
+    tokio::pin!(stopping);
+    loop {
+        declared.mark_unchanged();
+        vanished.mark_unchanged();
+        let gone = agent.workers.without_namespace();
+        suspects.retain(|container, _| gone.contains(container));
+        for container in gone {
+            let Some(records) = agent.ledger.sandbox(&container) else { continue };
+            if records.attachments.values().all(|attachment| attachment.closing) {
+                continue;
+            }
+            let now = Instant::now();
+            let is_declared = pod_of(&records).is_some_and(|pod| is_declared(&agent, pod));
+            let suspect = suspects.entry(container).or_insert(Suspect { next: now, wait: AGAIN.0, was_declared: true });
+            let is_due = now >= suspect.next || (suspect.was_declared && !is_declared);
+            let why = match successor(&agent, &records) {
+                Some(other) => Some(format!("its pod has sandbox {other} now")),
+                None if is_due => over(&cluster.client, &records).await,
+                None => None,
+            };
+            if let Some(why) = why {
+                end(&agent, &records, &why).await;
+            } else if is_due {
+                suspect.was_declared = is_declared;
+                suspect.next = Instant::now() + suspect.wait;
+                suspect.wait = (suspect.wait * 2).min(AGAIN.1);
+            }
+        }
+        let next = suspects.values().map(|suspect| suspect.next).min();
+        let later = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = declared.changed() => {}
+            _ = vanished.changed() => {}
+            () = later => {}
+            () = &mut stopping => return,
+        }
+    }
+}
+
+/// The pod of a sandbox, where it can be told from another of its name.
+fn pod_of(records: &SandboxRecords) -> Option<&PodRef> {
+    let mut pods = records.attachments.values().map(|attachment| &attachment.pod);
+    pods.find(|pod| pod.is_named() && !pod.uid.is_empty())
+}
+
+fn is_declared(agent: &Agent, pod: &PodRef) -> bool {
+    selection::pod_marks(&agent.catalogue(), pod).is_some_and(|marks| marks.uid == pod.uid)
+}
+
+/// Another sandbox of the same pod that has addresses, and a namespace.
+fn successor(agent: &Agent, records: &SandboxRecords) -> Option<ContainerId> {
+    let pod = pod_of(records)?;
+    let gone = agent.workers.without_namespace();
+    let others = agent.ledger.sandboxes();
+    let has_taken_over = |other: &&Arc<SandboxRecords>| {
+        let container = &other.sandbox.container;
+        let holds = |attachment: &schemas::intent::Attachment| {
+            attachment.pod == *pod && attachment.allocated && !attachment.closing && !attachment.prepared
+        };
+        *container != records.sandbox.container
+            && !gone.contains(container)
+            && agent.workers.is_numbered(container)
+            && other.attachments.values().any(holds)
+    };
+    others.iter().find(has_taken_over).map(|other| other.sandbox.container.clone())
+}
+
+/// Why its pod is over, by the API server's own word; None where it is not, or nobody says so.
+async fn over(client: &kube::Client, records: &SandboxRecords) -> Option<String> {
+    let pod = pod_of(records)?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let found = match tokio::time::timeout(PATIENCE, pods.get_opt(&pod.name)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::debug!(%pod, %error, "whether it lives cannot be asked");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let Some(found) = found else { return Some("its pod is gone".to_owned()) };
+    if found.metadata.uid.as_ref() != Some(&pod.uid) {
+        return Some("its pod is gone, and another has its name".to_owned());
+    }
+    let phase = found.status.and_then(|status| status.phase).unwrap_or_default();
+    matches!(phase.as_str(), "Succeeded" | "Failed").then(|| format!("its pod has ended ({phase})"))
+}
+
+async fn end(agent: &Arc<Agent>, records: &SandboxRecords, why: &str) {
+    let container = &records.sandbox.container;
+    tracing::info!(%container, why, "withdrawn without a DEL: its namespace is gone");
+    for attachment in records.attachments.values() {
+        for part in [Part::Link, Part::Uplink] {
+            let withdrawal = Withdrawal { key: attachment.key.clone(), part };
+            if let Err(error) = withdraw(agent, &withdrawal).await {
+                tracing::error!(%container, %error, "what is withdrawn cannot be written down");
+                return;
+            }
+        }
+    }
+}
