@@ -111,6 +111,9 @@ fn role(cluster: &mut Cluster) {
     let kubeconfig = cluster.service_account("kube-system", "dragline-controller").unwrap();
     kubectl.apply(ROLE).unwrap();
     kubectl.apply(SEED).unwrap();
+    // The server learns of a role as others do, by a watch of its own.
+    let account = "--as=system:serviceaccount:kube-system:dragline-controller";
+    eventually("the role's rights", || kubectl.ask(&["auth", "can-i", "list", "deployments.apps", account], ""));
     let controller = Controller::start_as(
         cluster,
         "one",
@@ -119,6 +122,11 @@ fn role(cluster: &mut Cluster) {
     );
     controller.wait_answer("/readyz", "ok: leading");
     wait_definition(&controller, &kubectl, "macvlan-ens192", |_| true);
+    // Only what it has seen otherwise before has changed for it.
+    eventually("a first decision", || {
+        let found = kubectl.json(&["get", "spidercoordinator", "default"]).map_err(|error| error.to_string())?;
+        if found["status"]["phase"].is_string() { Ok(()) } else { Err(found["status"].to_string()) }
+    });
     coordinator(&kubectl, "default", "cilium");
     wait_status(&controller, &kubectl, "default", "Synced", "", &["10.244.64.0/18"]);
     wait_event(&kubectl, "PodCIDRTypeChanged", "default", "to cilium");
