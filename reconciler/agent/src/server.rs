@@ -36,7 +36,11 @@ pub fn start(agent: &Arc<Agent>, listener: UnixListener, tasks: &mut JoinSet<()>
     let path = agent.config.socket.clone();
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
-        serve(&agent, listener).await;
+        let serve = |stream| {
+            let agent = Arc::clone(&agent);
+            async move { connection(&agent, stream).await }
+        };
+        accept(listener, CONNECTIONS, agent.stopping(), serve).await;
         // Whoever comes now sees at once that nobody is here.
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::debug!(%error, "the socket was gone already");
@@ -58,25 +62,32 @@ async fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(agent: &Arc<Agent>, listener: UnixListener) {
-    let stopping = agent.stopping();
-    tokio::pin!(stopping);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+/// Serves so many connections at once of those who may ask, each as `serve` does it, until `until` completes and all of
+/// them have ended.
+pub async fn accept<Served: Future<Output = ()> + Send + 'static>(
+    listener: UnixListener,
+    most: usize,
+    until: impl Future<Output = ()>,
+    serve: impl Fn(UnixStream) -> Served,
+) {
+    tokio::pin!(until);
+    let permits = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut stopping => break,
+            () = &mut until => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let agent = Arc::clone(agent);
+            Ok((stream, _)) if is_trusted(&stream) => {
+                let served = serve(stream);
                 connections.spawn(async move {
-                    connection(&agent, stream).await;
+                    served.await;
                     drop(permit);
                 });
             }
+            Ok(_) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -89,7 +100,7 @@ async fn serve(agent: &Arc<Agent>, listener: UnixListener) {
 }
 
 /// Only root and the agent's own user may ask.
-pub fn is_trusted(stream: &UnixStream) -> bool {
+fn is_trusted(stream: &UnixStream) -> bool {
     let peer = stream.peer_cred().map(|peer| peer.uid());
     let own = nix::unistd::geteuid().as_raw();
     let is_trusted = matches!(&peer, Ok(uid) if *uid == 0 || *uid == own);
@@ -100,9 +111,6 @@ pub fn is_trusted(stream: &UnixStream) -> bool {
 }
 
 async fn connection(agent: &Arc<Agent>, mut stream: UnixStream) {
-    if !is_trusted(&stream) {
-        return;
-    }
     let request = match tokio::time::timeout(PATIENCE, read(&mut stream)).await {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => return,

@@ -30,6 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After a pod was found alive without a namespace, the first and the longest wait: nothing tells when its phase changes.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 
+/// After a question that nobody answered.
+const UNANSWERED: Duration = Duration::from_secs(5);
+
+/// What the API server says of a sandbox's pod.
+enum Told {
+    /// It is over, and why.
+    Over(String),
+    /// It may come back to its sandbox.
+    Lives,
+    /// Nobody says.
+    Nothing,
+}
+
 /// What is known of a sandbox without a namespace.
 struct Suspect {
     next: Instant,
@@ -54,23 +67,39 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         for container in gone {
             let Some(records) = agent.ledger.sandbox(&container) else { continue };
             if records.attachments.values().all(|attachment| attachment.closing) {
+                suspects.remove(&container);
                 continue;
             }
             let now = Instant::now();
             let is_declared = pod_of(&records).is_some_and(|pod| is_declared(&agent, pod));
             let suspect = suspects.entry(container).or_insert(Suspect { next: now, wait: AGAIN.0, was_declared: true });
             let is_due = now >= suspect.next || (suspect.was_declared && !is_declared);
-            let why = match successor(&agent, &records) {
-                Some(other) => Some(format!("its pod has sandbox {other} now")),
-                None if is_due => over(&cluster.client, &records).await,
-                None => None,
+            let told = match successor(&agent, &records) {
+                Some(other) => Told::Over(format!("its pod has sandbox {other} now")),
+                None if is_due => tokio::select! {
+                    told = ask(&cluster.client, &records) => told,
+                    () = &mut stopping => return,
+                },
+                None => continue,
             };
-            if let Some(why) = why {
-                end(&agent, &records, &why).await;
-            } else if is_due {
-                suspect.was_declared = is_declared;
-                suspect.next = Instant::now() + suspect.wait;
-                suspect.wait = (suspect.wait * 2).min(AGAIN.1);
+            match told {
+                Told::Over(why) => {
+                    // Should it not have been written down, it is tried again.
+                    suspect.next = Instant::now() + UNANSWERED;
+                    end(&agent, &records, &why).await;
+                }
+                Told::Lives => {
+                    suspect.was_declared = is_declared;
+                    suspect.next = Instant::now() + suspect.wait;
+                    suspect.wait = (suspect.wait * 2).min(AGAIN.1);
+                }
+                Told::Nothing => {
+                    // The others would be told as little.
+                    let next = Instant::now() + UNANSWERED;
+                    suspects.values_mut().for_each(|suspect| suspect.next = suspect.next.max(next));
+                    suspects.values_mut().for_each(|suspect| suspect.was_declared = false);
+                    break;
+                }
             }
         }
         let next = suspects.values().map(|suspect| suspect.next).min();
@@ -117,24 +146,27 @@ fn successor(agent: &Agent, records: &SandboxRecords) -> Option<ContainerId> {
     others.iter().find(has_taken_over).map(|other| other.sandbox.container.clone())
 }
 
-/// Why its pod is over, by the API server's own word; None where it is not, or nobody says so.
-async fn over(client: &kube::Client, records: &SandboxRecords) -> Option<String> {
-    let pod = pod_of(records)?;
+/// Whether its pod is over, by the API server's own word.
+async fn ask(client: &kube::Client, records: &SandboxRecords) -> Told {
+    // One that cannot be told from another of its name is never over.
+    let Some(pod) = pod_of(records) else { return Told::Lives };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let found = match tokio::time::timeout(PATIENCE, pods.get_opt(&pod.name)).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::debug!(%pod, %error, "whether it lives cannot be asked");
-            return None;
+            return Told::Nothing;
         }
-        Err(_) => return None,
+        Err(_) => return Told::Nothing,
     };
-    let Some(found) = found else { return Some("its pod is gone".to_owned()) };
+    let Some(found) = found else { return Told::Over("its pod is gone".to_owned()) };
     if found.metadata.uid.as_ref() != Some(&pod.uid) {
-        return Some("its pod is gone, and another has its name".to_owned());
+        return Told::Over("its pod is gone, and another has its name".to_owned());
     }
-    let phase = found.status.and_then(|status| status.phase).unwrap_or_default();
-    matches!(phase.as_str(), "Succeeded" | "Failed").then(|| format!("its pod has ended ({phase})"))
+    match found.status.and_then(|status| status.phase).as_deref() {
+        Some(phase @ ("Succeeded" | "Failed")) => Told::Over(format!("its pod has ended ({phase})")),
+        _ => Told::Lives,
+    }
 }
 
 async fn end(agent: &Arc<Agent>, records: &SandboxRecords, why: &str) {

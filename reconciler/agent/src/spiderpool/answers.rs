@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Answered;
 use crate::agent::Agent;
-use crate::catalogue::Catalogue;
+use crate::identity::Identity;
 use crate::{call, endpoint, selection};
 
 /// The name under which an attachment is recorded whose network configuration is not told.
@@ -150,7 +150,7 @@ pub(super) async fn delete_all(agent: &Arc<Agent>, body: &[u8], deadline: Instan
                     format!("sandbox {container} is that of pod {pod} with UID {}, not {}", pod.uid, asked.pod_uid);
                 return Err(failed(&text));
             }
-            if asked.is_release_conflict_ips && is_stateful(&agent.catalogue(), pod) {
+            if asked.is_release_conflict_ips && Identity::of(&agent.catalogue(), pod).is_some() {
                 let status = StatusCode::from_u16(STATEFUL_FORBIDDEN).unwrap_or(StatusCode::FORBIDDEN);
                 return Err(error(status, "forbid releasing IPs for stateful workload"));
             }
@@ -159,16 +159,6 @@ pub(super) async fn delete_all(agent: &Arc<Agent>, body: &[u8], deadline: Instan
         Ok((StatusCode::OK, String::new()))
     };
     withdrawn.await.unwrap_or_else(|refused: Answered| refused)
-}
-
-/// Whether the pod's address belongs to its name.
-fn is_stateful(catalogue: &Catalogue, pod: &PodRef) -> bool {
-    let owner = selection::pod_marks(catalogue, pod).and_then(|marks| marks.owner.as_ref());
-    match owner.map(|owner| owner.kind.as_str()) {
-        Some("StatefulSet") => catalogue.conf.enable_stateful_set,
-        Some("VirtualMachineInstance") => catalogue.conf.enable_kubevirt_static_ip,
-        _ => false,
-    }
 }
 
 /// `GET /v1/workloadendpoint?podNamespace=&podName=`.

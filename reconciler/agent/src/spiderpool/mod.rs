@@ -14,7 +14,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -60,27 +59,30 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) {
             match (bound, &wanted) {
                 (Ok(listener), Some(path)) => {
                     tracing::info!(socket = %path.display(), "the API of Spiderpool's agent is answered");
-                    let is_over = tokio::select! {
-                        () = serve(&agent, listener) => true,
-                        () = moved => false,
-                        () = &mut stopping => true,
+                    let until = async {
+                        tokio::select! { () = moved => {}, () = &mut stopping => {} }
                     };
+                    let serve = |stream| {
+                        let agent = Arc::clone(&agent);
+                        async move { connection(&agent, stream).await }
+                    };
+                    server::accept(listener, CONNECTIONS, until, serve).await;
                     if let Err(error) = std::fs::remove_file(path) {
                         tracing::debug!(%error, "the socket was gone already");
-                    }
-                    if is_over {
-                        return;
                     }
                 }
                 (_, Some(_)) => tokio::select! {
                     () = moved => {}
                     () = tokio::time::sleep(AGAIN) => {}
-                    () = &mut stopping => return,
+                    () = &mut stopping => {}
                 },
                 (_, None) => tokio::select! {
                     () = moved => {}
-                    () = &mut stopping => return,
+                    () = &mut stopping => {}
                 },
+            }
+            if agent.is_stopping() {
+                return;
             }
         }
     });
@@ -98,35 +100,10 @@ async fn bind(path: &Path) -> Result<UnixListener, String> {
     server::bind(path).await.map_err(|error| error.to_string())
 }
 
-async fn serve(agent: &Arc<Agent>, listener: UnixListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let agent = Arc::clone(agent);
-                connections.spawn(async move {
-                    connection(&agent, stream).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
 async fn connection(agent: &Arc<Agent>, stream: UnixStream) {
-    if !server::is_trusted(&stream) {
-        return;
-    }
     let service = service_fn(|request| respond(agent, request));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "an HTTP connection ended badly");
     }
