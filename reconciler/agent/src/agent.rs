@@ -12,7 +12,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::borrowed::Borrowed;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Marks};
 use crate::detection::{Findings, Switches};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -171,7 +171,12 @@ impl Agent {
     /// Tells of annotations that have changed too late for the pods that have them.
     fn tell_ignored(&self, before: &Catalogue, after: &Catalogue) {
         let Some(cluster) = &self.cluster else { return };
-        let sandboxes = self.ledger.sandboxes();
+        let is_changed = |(name, marks): &(&(String, String), &Marks)| {
+            before.pods.get(*name).is_some_and(|known| known.annotations != marks.annotations)
+        };
+        let changed = after.pods.iter().filter(is_changed);
+        let sandboxes: Vec<_> =
+            changed.flat_map(|((namespace, name), _)| self.ledger.of_pod(namespace, name)).collect();
         let attachments = sandboxes.iter().flat_map(|records| records.attachments.values());
         let pods = attachments.filter(|attachment| !attachment.is_withdrawn()).map(|attachment| attachment.pod.clone());
         for (pod, keys) in ignored::changes(before, after, pods.filter(PodRef::is_named)) {

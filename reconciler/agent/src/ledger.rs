@@ -116,6 +116,8 @@ struct State {
     spaces: BTreeMap<String, PoolSpace>,
     history: History,
     index: Index,
+    /// Sandboxes that no pass has made a plan of yet.
+    unplanned: BTreeSet<ContainerId>,
     /// Addresses that are found in use and that no record tells of.
     estranged: BTreeSet<IpAddr>,
     cooling: Cooling,
@@ -187,6 +189,7 @@ impl Ledger {
         state.sandboxes = records.into_iter().map(|(container, found)| (container, Arc::new(found))).collect();
         state.allocations =
             snapshot.allocations.into_iter().map(|allocation| (allocation.address, allocation)).collect();
+        state.unplanned = state.sandboxes.keys().cloned().collect();
         state.sandboxes.values().for_each(|records| state.index.add(records));
         state.allocations.values().for_each(|allocation| state.index.count(None, Some(allocation)));
         state.history = History::load(snapshot.history, |container| state.sandboxes.contains_key(container));
@@ -247,6 +250,26 @@ impl Ledger {
     /// All sandboxes as published.
     pub fn sandboxes(&self) -> Vec<Arc<SandboxRecords>> {
         self.state().sandboxes.values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state().sandboxes.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there are sandboxes of which no plan has been made yet.
+    pub fn has_unplanned(&self) -> bool {
+        !self.state().unplanned.is_empty()
+    }
+
+    /// Says that a plan of a sandbox has been made.
+    pub fn note_planned(&self, container: &ContainerId) {
+        self.state().unplanned.remove(container);
     }
 
     /// How many addresses are in use.
@@ -447,10 +470,13 @@ impl Ledger {
                 attachments.extend(update.put.into_iter().map(|put| (put.key.ifname.clone(), put)));
                 let records = Arc::new(SandboxRecords { sandbox, attachments });
                 state.index.add(&records);
-                state.sandboxes.insert(container.clone(), records);
+                if state.sandboxes.insert(container.clone(), records).is_none() {
+                    state.unplanned.insert(container.clone());
+                }
             }
             None => {
                 state.sandboxes.remove(container);
+                state.unplanned.remove(container);
             }
         }
         drop(guard);

@@ -109,7 +109,7 @@ pub fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
     netlink.inc_by(agent.kernel.changes_sent());
     registry.register("netlink_changes", "Changing netlink messages sent", netlink);
     let gauges = [
-        ("sandboxes", "Sandboxes known", agent.ledger.sandboxes().len()),
+        ("sandboxes", "Sandboxes known", agent.ledger.len()),
         ("sandboxes_unconverged", "Sandboxes whose last pass ended in an error", agent.workers.unconverged()),
         ("sandboxes_contested", "Sandboxes that another program keeps changing", agent.workers.contested().len()),
         ("store_faults", "Things that were wrong with the store when it was opened", agent.record_faults.len()),

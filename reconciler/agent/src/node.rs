@@ -251,7 +251,7 @@ fn report(agent: &Agent, fight: &mut Fight, steps: &[String], is_new: bool) -> O
 /// What all sandboxes together want of the node.
 pub fn wanted(agent: &Agent) -> Desired {
     let mut all = Desired::default();
-    for plan in agent.workers.all_planned() {
+    for plan in agent.workers.planned_on_node() {
         all.links.extend(plan.node.links.iter().cloned());
         all.routes.extend(plan.node.routes.iter().cloned());
         all.rules.extend(plan.node.rules.iter().cloned());
@@ -270,10 +270,7 @@ pub fn wanted(agent: &Agent) -> Desired {
 
 /// What may be deleted now: nothing while some sandbox has not been planned yet, since what it wants would look unwanted.
 fn prune(agent: &Agent) -> Prune {
-    let sandboxes = agent.ledger.sandboxes();
-    let is_planned = |container| agent.workers.planned(container).is_some();
-    let is_whole = sandboxes.iter().all(|records| is_planned(&records.sandbox.container));
-    if agent.has_synced() && is_whole { Prune::Yes } else { Prune::No }
+    if agent.has_synced() && !agent.ledger.has_unplanned() { Prune::Yes } else { Prune::No }
 }
 
 /// The node after the pass, and what was done. Blocking.

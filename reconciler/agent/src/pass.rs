@@ -95,6 +95,7 @@ pub async fn run(agent: &Arc<Agent>, container: &ContainerId, cause: Option<Caus
     // Another plan may want others.
     let has_sysctls = has_sysctls || is_new;
     agent.workers.set_planned(container, Some(Arc::clone(&wanted)));
+    agent.ledger.note_planned(container);
     if is_new {
         tell_notes(agent, &records, &wanted.notes);
     }

@@ -250,7 +250,7 @@ pub fn status(agent: &Agent) -> StatusReport {
         reasons,
         version: env!("CARGO_PKG_VERSION").into(),
         node: agent.config.node_name.clone(),
-        sandboxes: agent.ledger.sandboxes().len() as u64,
+        sandboxes: agent.ledger.len() as u64,
         unconverged: agent.workers.unconverged() as u64,
         allocated: agent.ledger.allocated() as u64,
         warnings,

@@ -1,7 +1,6 @@
 //! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,10 @@ use crate::agent::Agent;
 use crate::cluster::Notice;
 use crate::fight::Fight;
 use crate::pass;
+
+mod numbers;
+
+use numbers::Numbers;
 
 /// How many sandboxes are looked at once: looks are short and end in netlink, which serialises writers.
 const AT_ONCE: usize = 8;
@@ -52,7 +55,6 @@ struct Slot {
     fight: Fight,
     pace: Pace,
     failures: u32,
-    number: Option<Number>,
     desired: Option<Arc<plan::Plan>>,
     /// The last pass found its namespace gone.
     is_gone: bool,
@@ -71,22 +73,10 @@ impl Slot {
             fight: Fight::default(),
             pace: Pace::default(),
             failures: 0,
-            number: None,
             desired: None,
             is_gone: false,
         }
     }
-}
-
-/// The number by which the kernel names a sandbox's namespace in events, until that namespace is no more. The kernel gives
-/// it to the next one at once, and says only later that the one before is gone.
-#[derive(Debug, Clone, Copy)]
-struct Number {
-    nsid: i32,
-    /// Which namespace: see [`schemas::intent::NetnsIdentity`].
-    cookie: u64,
-    /// The later it was learnt, the greater.
-    order: u64,
 }
 
 /// How long events settle before a look: longer while looks find nothing to do.
@@ -119,8 +109,8 @@ impl Pace {
 /// All workers.
 pub struct Workers {
     slots: Mutex<HashMap<ContainerId, Slot>>,
-    /// How many numbers have been learnt.
-    numbers: AtomicU64,
+    numbers: Mutex<Numbers>,
+    on_node: Mutex<BTreeMap<ContainerId, Arc<plan::Plan>>>,
     permits: Semaphore,
     turns: Semaphore,
     /// Counts the namespaces that were found gone.
@@ -131,7 +121,8 @@ impl Default for Workers {
     fn default() -> Self {
         Self {
             slots: Mutex::default(),
-            numbers: AtomicU64::new(0),
+            numbers: Mutex::default(),
+            on_node: Mutex::default(),
             permits: Semaphore::new(UNDER_WAY),
             turns: Semaphore::new(AT_ONCE),
             vanished: watch::Sender::new(0),
@@ -158,48 +149,38 @@ impl Workers {
         self.with(container, |slot| slot.outcome.send_replace(outcome.clone()));
     }
 
-    /// Which sandbox the events of a namespace belong to: who had the number before is gone.
-    pub fn container_of(&self, nsid: i32) -> Option<ContainerId> {
-        let slots = self.slots();
-        let numbered = slots.iter().filter_map(|(container, slot)| Some((container, slot.number?)));
-        let newest = numbered.filter(|(_, number)| number.nsid == nsid).max_by_key(|(_, number)| number.order);
-        newest.map(|(container, _)| container.clone())
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The namespace that had this number first is no more: whose it was, all of whom forget it.
+    /// Which sandbox the events of a namespace belong to.
+    pub fn container_of(&self, nsid: i32) -> Option<ContainerId> {
+        self.numbers().container_of(nsid)
+    }
+
+    /// A namespace that had this number is no more: whose it was, all of whom forget it.
     pub fn gone(&self, nsid: i32) -> Vec<ContainerId> {
-        let mut slots = self.slots();
-        let numbers = slots.values().filter_map(|slot| slot.number).filter(|number| number.nsid == nsid);
-        let Some(first) = numbers.min_by_key(|number| number.order) else { return Vec::new() };
-        let is_its = |number: &Number| number.nsid == nsid && number.cookie == first.cookie;
-        let of_it = slots.iter_mut().filter(|(_, slot)| slot.number.as_ref().is_some_and(is_its));
-        let mut gone: Vec<ContainerId> = Vec::new();
-        for (container, slot) in of_it {
-            slot.number = None;
-            gone.push(container.clone());
-        }
-        gone
+        self.numbers().gone(nsid)
     }
 
     /// Whether a sandbox's namespace has a number, by which the kernel will say that it is gone.
     pub fn is_numbered(&self, container: &ContainerId) -> bool {
-        self.slots().get(container).is_some_and(|slot| slot.number.is_some())
+        self.numbers().has(container)
     }
 
-    /// Remembers the number of a sandbox's namespace, while that is known to be there.
+    /// Remembers the number of a sandbox's namespace, while that is known to be there, and its cookie.
     pub fn set_number(&self, container: &ContainerId, nsid: i32, cookie: u64) {
-        let order = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.with(container, |slot| slot.number = Some(Number { nsid, cookie, order }));
+        self.numbers().set(container, nsid, cookie);
     }
 
     /// Forgets the number of a sandbox's namespace.
     pub fn forget_number(&self, container: &ContainerId) {
-        self.with(container, |slot| slot.number = None);
+        self.numbers().forget(container);
     }
 
     /// Forgets all of them: they are asked for again.
     pub fn forget_numbers(&self) {
-        self.slots().values_mut().for_each(|slot| slot.number = None);
+        self.numbers().forget_all();
     }
 
     /// The plan that the last pass of a sandbox followed.
@@ -207,14 +188,23 @@ impl Workers {
         self.slots().get(container)?.desired.clone()
     }
 
-    /// All plans that passes have followed.
-    pub fn all_planned(&self) -> Vec<Arc<plan::Plan>> {
-        self.slots().values().filter_map(|slot| slot.desired.clone()).collect()
+    /// The plans that passes have followed and that want something of the node.
+    pub fn planned_on_node(&self) -> Vec<Arc<plan::Plan>> {
+        self.on_node.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Remembers the plan that a pass follows.
     pub fn set_planned(&self, container: &ContainerId, plan: Option<Arc<plan::Plan>>) {
-        self.with(container, |slot| slot.desired = plan);
+        self.with(container, |slot| {
+            let mut on_node = self.on_node.lock().unwrap_or_else(PoisonError::into_inner);
+            match &plan {
+                Some(plan) if plan.node != plan::Desired::default() => {
+                    on_node.insert(container.clone(), Arc::clone(plan));
+                }
+                _ => drop(on_node.remove(container)),
+            }
+            slot.desired = plan;
+        });
     }
 
     /// Forgets a sandbox whose records are gone; false when it has been asked for again meanwhile.
@@ -225,6 +215,8 @@ impl Workers {
             return false;
         }
         slots.remove(container);
+        self.on_node.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+        self.numbers().forget(container);
         true
     }
 
@@ -240,6 +232,11 @@ impl Workers {
     /// How many sandboxes have an outcome that is an error.
     pub fn unconverged(&self) -> usize {
         self.slots().values().filter(|slot| !slot.outcome.borrow().error.is_empty()).count()
+    }
+
+    /// Whether the last pass of a sandbox found its namespace gone.
+    pub fn is_without_namespace(&self, container: &ContainerId) -> bool {
+        self.slots().get(container).is_some_and(|slot| slot.is_gone)
     }
 
     /// Sandboxes whose namespace is gone.
@@ -452,25 +449,6 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_number_that_is_given_again_is_first_taken_from_who_had_it_first() {
-        let workers = Workers::default();
-        let container = |name: &str| name.parse::<ContainerId>().unwrap();
-        let [first, same, second, third] = ["first", "same", "second", "third"].map(container);
-        workers.set_number(&first, 7, 100);
-        workers.set_number(&same, 7, 100);
-        workers.set_number(&third, 8, 102);
-        // The kernel has not said yet that the first one is gone.
-        workers.set_number(&second, 7, 101);
-        assert_eq!(workers.container_of(7), Some(second.clone()));
-        let mut gone = workers.gone(7);
-        gone.sort();
-        assert_eq!(gone, [first.clone(), same.clone()]);
-        assert!(!workers.is_numbered(&first) && !workers.is_numbered(&same) && workers.is_numbered(&second));
-        assert_eq!(workers.gone(7), [second]);
-        assert_eq!((workers.gone(7), workers.container_of(8)), (Vec::new(), Some(third)));
-    }
 
     #[test]
     fn events_that_lead_to_nothing_are_waited_for_longer_until_it_is_quiet() {

@@ -80,7 +80,7 @@ fn nics(agent: &Agent, catalogue: &Catalogue, pod: &PodRef, only: Option<&IfName
         wanted.push(multus::Network { interface: CLUSTER_NIC.to_owned(), ..default });
     }
     let mut attachments = Vec::new();
-    for records in agent.ledger.sandboxes() {
+    for records in agent.ledger.of_pod(&pod.namespace, &pod.name) {
         let own = records.by_ordinal().into_iter().filter(|attachment| !attachment.is_withdrawn());
         attachments.extend(own.filter(|own| {
             (&own.pod.namespace, &own.pod.name) == (&pod.namespace, &pod.name)

@@ -1,8 +1,9 @@
 //! What is asked of all sandboxes at each ADD, kept as they change: a node with many pods answers as fast as one with few.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use schemas::intent::{Allocation, AllocationState, LinkIntent};
+use schemas::intent::{Allocation, AllocationState, LinkIntent, PodRef};
 use schemas::name::{AttachmentKey, ContainerId, IfName};
 use schemas::uplink::UplinkIntent;
 
@@ -17,6 +18,8 @@ pub(super) struct Index {
     uplinks: BTreeSet<AttachmentKey>,
     /// The node's ends of pairs to underlay pods.
     host_ends: BTreeMap<IfName, BTreeSet<ContainerId>>,
+    /// Sandboxes by namespace and name of their pods.
+    of_pod: BTreeMap<(String, String), BTreeSet<ContainerId>>,
     /// How many addresses of a pool are on their way back.
     releasing: BTreeMap<String, u128>,
 }
@@ -30,6 +33,7 @@ impl Index {
             if attachment.uplink.is_some() {
                 self.uplinks.insert(attachment.key.clone());
             }
+            self.of_pod.entry(name(&attachment.pod)).or_default().insert(attachment.key.container.clone());
         }
         if let Some(pair) = &records.sandbox.auxiliary {
             self.host_ends.entry(pair.host_name.clone()).or_default().insert(records.sandbox.container.clone());
@@ -42,6 +46,7 @@ impl Index {
                 remove(&mut self.on_master, master, &attachment.key);
             }
             self.uplinks.remove(&attachment.key);
+            remove(&mut self.of_pod, &name(&attachment.pod), &attachment.key.container);
         }
         if let Some(pair) = &records.sandbox.auxiliary {
             remove(&mut self.host_ends, &pair.host_name, &records.sandbox.container);
@@ -74,16 +79,27 @@ fn master(is_wanted: bool, link: Option<&LinkIntent>) -> Option<&IfName> {
     link.filter(|link| is_wanted && !link.master_in_container).map(|link| &link.master)
 }
 
-fn remove<T: Ord>(of: &mut BTreeMap<IfName, BTreeSet<T>>, name: &IfName, it: &T) {
-    if let Some(found) = of.get_mut(name) {
+fn name(pod: &PodRef) -> (String, String) {
+    (pod.namespace.clone(), pod.name.clone())
+}
+
+fn remove<K: Ord, T: Ord>(of: &mut BTreeMap<K, BTreeSet<T>>, key: &K, it: &T) {
+    if let Some(found) = of.get_mut(key) {
         found.remove(it);
         if found.is_empty() {
-            of.remove(name);
+            of.remove(key);
         }
     }
 }
 
 impl Ledger {
+    /// The sandboxes of the pods of that namespace and name, whatever their UIDs.
+    pub fn of_pod(&self, namespace: &str, pod: &str) -> Vec<Arc<SandboxRecords>> {
+        let state = self.state();
+        let containers = state.index.of_pod.get(&(namespace.to_owned(), pod.to_owned())).into_iter().flatten();
+        containers.filter_map(|container| state.sandboxes.get(container).cloned()).collect()
+    }
+
     /// One of the links that stand on a link of the node, besides an attachment's own: all of them are of one kind.
     pub fn company(&self, master: &IfName, own: &AttachmentKey) -> Option<(AttachmentKey, LinkIntent)> {
         let state = self.state();

@@ -126,8 +126,8 @@ pub(super) mod conf {
 
     const NAME: &str = "macvlan-ens192";
 
-    fn spiderpool() -> Value {
-        json!({"type": "spiderpool", "default_ipv4_ippool": ["bench-v4"]})
+    fn spiderpool(pool: &str) -> Value {
+        json!({"type": "spiderpool", "default_ipv4_ippool": [pool]})
     }
 
     fn host_local(disk: &Path) -> Value {
@@ -143,7 +143,12 @@ pub(super) mod conf {
     }
 
     pub(in super::super) fn ours() -> String {
-        macvlan(spiderpool())
+        of("bench-v4")
+    }
+
+    /// With addresses of that pool.
+    pub(in super::super) fn of(pool: &str) -> String {
+        macvlan(spiderpool(pool))
     }
 
     pub(in super::super) fn reference(disk: &Path) -> String {

@@ -8,6 +8,7 @@ mod drift;
 mod inside;
 mod many;
 mod outside;
+mod populous;
 mod report;
 mod sample;
 mod side;
@@ -29,21 +30,25 @@ enum Part {
     All,
     Cluster,
     Drift,
+    Records,
 }
 
-/// Runs all, or with `--cluster` what needs an API server, or with `--drift` what is about 250 running pods; `-o json`
-/// prints JSON instead of Markdown.
+/// Runs all, or with `--cluster` what needs an API server, with `--drift` what is about 250 running pods, or with
+/// `--records` what is about the records of 100,000; `-o json` prints JSON instead of Markdown.
 pub(crate) fn run(arguments: &[&str]) -> ExitCode {
     let (part, rest) = match arguments {
         ["--cluster", rest @ ..] => (Part::Cluster, rest),
         ["--drift", rest @ ..] => (Part::Drift, rest),
+        ["--records", rest @ ..] => (Part::Records, rest),
         rest => (Part::All, rest),
     };
     let as_json = match rest {
         [] => false,
         ["-o", "json"] => true,
         _ => {
-            eprintln!("runner: benchmarks takes --cluster or --drift, -o json, both in this order, or nothing");
+            eprintln!(
+                "runner: benchmarks takes --cluster, --drift or --records, -o json, both in this order, or nothing"
+            );
             return ExitCode::from(2);
         }
     };
@@ -64,7 +69,7 @@ pub(crate) fn run(arguments: &[&str]) -> ExitCode {
 }
 
 fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
-    if part != Part::Drift {
+    if matches!(part, Part::All | Part::Cluster) {
         // Before anything is built for it.
         ::tests::cluster::Programs::find()?;
     }
@@ -72,7 +77,7 @@ fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
     // Before any thread is started.
     netlink::testbed::enter_private_world()?;
     let started = Instant::now();
-    let bed = Bed::make(&programs)?;
+    let mut bed = Bed::make(&programs)?;
     // Everything runs where a runtime would run: in the node's namespace, by one thread that stays there.
     let node: File = bed.scene.worker.open()?;
     let mut rows = Vec::new();
@@ -85,11 +90,14 @@ fn measure(part: Part) -> Result<(Vec<report::Row>, String), Failure> {
             inside.join().unwrap_or_else(|_| Err("a measurement panicked; see above".into()))
         })?;
     }
-    if part != Part::Cluster {
+    if matches!(part, Part::All | Part::Drift) {
         rows.extend(drift::rows(&programs, &bed)?);
     }
-    if part != Part::Drift {
+    if matches!(part, Part::All | Part::Cluster) {
         rows.extend(cluster::rows(&programs, &bed)?);
+    }
+    if matches!(part, Part::All | Part::Records) {
+        rows.extend(populous::rows(&programs, &mut bed)?);
     }
     let size = std::fs::metadata(&programs.plugins)?.len() / 1024;
     let conditions = format!(
