@@ -15,6 +15,7 @@ mod first;
 mod memory;
 mod million;
 mod missed;
+mod moved;
 mod slow;
 mod stale;
 mod storm;
@@ -47,6 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         first::trials(),
         chosen::trials(),
         missed::trials(),
+        moved::trials(),
         churn::trials(),
         writes::trials(),
         storm::trials(),

@@ -1,5 +1,6 @@
 //! One pool's tenant at work: what happened goes in, what it wants is done.
 
+mod doubt;
 mod recorded;
 
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ use crate::cluster::leases::requests::Shards;
 use crate::kubernetes::FIELD_MANAGER;
 
 /// As whose they are kept: no namespace has this name.
-const OWNER: &str = "_subnet/withdrawn";
+pub const OWNER: &str = "_subnet/withdrawn";
 /// How often a shard is read again after others have changed it.
 const ATTEMPTS: usize = 5;
 

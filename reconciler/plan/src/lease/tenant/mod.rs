@@ -292,6 +292,7 @@ impl Tenant {
         if let Some(state @ State::Used) = self.held.get_mut(&address) {
             *state = State::Spare { since_ms: now.ms };
             self.used -= 1;
+            self.has_moved |= !self.windows.is_usable(address);
         }
     }
 
@@ -299,6 +300,7 @@ impl Tenant {
     pub fn cleared(&mut self, address: IpAddr, now: Now) {
         if let Some(state @ State::Suspect) = self.held.get_mut(&address) {
             *state = State::Spare { since_ms: now.ms };
+            self.has_moved |= !self.windows.is_usable(address);
         }
     }
 

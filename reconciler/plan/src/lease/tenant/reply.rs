@@ -30,8 +30,9 @@ impl Tenant {
 
     fn recorded(&mut self, now: Now) {
         self.is_storing = false;
-        for state in self.held.values_mut() {
+        for (address, state) in &mut self.held {
             if let State::Gained { is_suspect, is_asked: true } = state {
+                self.has_moved |= !self.windows.is_usable(*address);
                 *state = if *is_suspect { State::Suspect } else { State::Spare { since_ms: now.ms } };
             }
         }

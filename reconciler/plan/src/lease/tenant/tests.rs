@@ -89,6 +89,19 @@ fn it_is_forgotten_before_it_is_released_and_handed_to_who_waits() {
 }
 
 #[test]
+fn what_the_pool_has_lost_goes_as_soon_as_no_pod_has_it() {
+    let mut tenant = started(&[("10.6.0.7", Recorded::Used)], seen(5, &[(7, "me")], ""));
+    let layout = Layout::new("10.6.0.0/16".parse().unwrap(), 64).unwrap();
+    tenant.pool(Windows::new(layout, &[(ip("10.6.0.8"), ip("10.6.0.63"))]), 0, Vec::new());
+    tenant.missing(1);
+    let actions = wanted(&mut tenant, 3);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Forget { .. })), "a pod has it: {actions:?}");
+    tenant.take_back(ip("10.6.0.7"), at(4));
+    let actions = wanted(&mut tenant, 5);
+    assert!(actions.contains(&Action::Forget { addresses: vec![ip("10.6.0.7")] }), "{actions:?}");
+}
+
+#[test]
 fn what_is_not_recorded_at_the_start_goes_back_and_is_not_claimed_for_long() {
     for recorded in [&[][..], &[("10.6.0.7", Recorded::Forgotten)]] {
         let mut tenant = started(recorded, seen(1, &[(7, "me")], "b"));

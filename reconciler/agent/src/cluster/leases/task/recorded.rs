@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use plan::lease::tenant::Reply;
 use store::Change;
 
+use super::doubt::{self, Elsewhere};
 use super::{RETRY, Task};
 use crate::cluster::Notice;
 use crate::cluster::leases::suspects::{Found, QUARANTINE_SECONDS};
@@ -18,6 +19,7 @@ pub(super) const KEY_SUSPECT: &str = "suspect/";
 impl Task {
     /// Until it is durable nothing else goes on here: nothing that is not recorded is given.
     pub(super) async fn record(&mut self, addresses: &[IpAddr], suspect: &[IpAddr]) {
+        let elsewhere = doubt::elsewhere(&self.agent, &self.pool, addresses.to_vec(), self.now().unix).await;
         loop {
             let mut change = Change::new();
             for address in addresses {
@@ -36,8 +38,21 @@ impl Task {
             self.lost.remove(address);
         });
         tracing::debug!(pool = self.pool, ?addresses, "addresses are this node's");
-        self.took(Reply::Recorded);
-        suspect.iter().for_each(|address| self.suspects.look_for(*address));
+        let now = self.now();
+        self.keeper(|keeper| {
+            // In one go: nobody is given what another pool has.
+            keeper.tenant.took(now, Reply::Recorded);
+            elsewhere.iter().for_each(|found| keeper.tenant.occupied(found.address, found.until));
+        });
+        for Elsewhere { address, text, .. } in &elsewhere {
+            tracing::warn!(pool = self.pool, %address, text, "another pool has this address: nobody is given it of this one");
+            let note = format!(
+                "address {address} of this pool is another's: {text}; leave it to one of the two pools (spec.ips, spec.excludeIPs)"
+            );
+            self.cluster(|cluster| cluster.notice(Notice::Occupied(self.pool.clone(), note)));
+        }
+        let is_elsewhere = |address: &&IpAddr| elsewhere.iter().any(|found| found.address == **address);
+        suspect.iter().filter(|address| !is_elsewhere(address)).for_each(|address| self.suspects.look_for(*address));
         self.agent.ledger.wake();
     }
 
