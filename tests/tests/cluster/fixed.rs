@@ -84,7 +84,7 @@ impl Stage<'_> {
     }
 }
 
-fn set(ground: &Ground, namespace: &str, name: &str, replicas: u32) -> Value {
+pub(crate) fn set(ground: &Ground, namespace: &str, name: &str, replicas: u32) -> Value {
     let labels = json!({"set": name});
     let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}});
     let object = json!({

@@ -71,6 +71,23 @@ fn gc() {
     assert!(left.iter().all(|found| found["state"] == "Converged"), "{left:?}");
     assert_eq!(node.counts(POOL_NAME), (2, 41));
     assert!(node.log().contains("GC does not list an attachment whose address is in use"), "{}", node.log());
+    // Its path is gone, and processes keep the namespace.
+    let kept = node.pod(117);
+    let it = attachment(&kept, "net1");
+    runtime.add(&conflist, &it).unwrap();
+    let path = kept.netns.path().to_owned();
+    nix::mount::umount2(path.as_str(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    runtime.gc(&conflist, &[&all[1], &all[2]]).unwrap();
+    assert_eq!(node.counts(POOL_NAME), (3, 41));
+    assert!(node.log().contains("whose namespace cannot be looked at"), "{}", node.log());
+    // They end.
+    drop(kept);
+    eventually("what nobody keeps", || {
+        runtime.gc(&conflist, &[&all[1], &all[2]]).map_err(|error| error.to_string())?;
+        let counts = node.counts(POOL_NAME);
+        if counts == (2, 41) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
     for (it, result) in all.iter().zip(&results).skip(1) {
         runtime.check(&conflist, it, result).unwrap();
         runtime.del(&conflist, it, Some(result)).unwrap();

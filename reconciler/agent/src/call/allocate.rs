@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::detect::Detection;
 use super::kept::Chooser;
-use super::{place, wait};
+use super::{arrival, place, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
 use crate::cluster::Standing;
@@ -62,6 +62,7 @@ impl Given {
 /// Answers ADD of `spiderpool`.
 pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: Instant) -> Result<Answer, CniError> {
     let netns = place::identify(agent, &call.place).await?;
+    arrival::supersede(agent, &call.place).await;
     let begun = Instant::now();
     let mut detection = Detection::new(agent, &call.place, &netns, call.ipam.detect(), deadline);
     loop {
@@ -82,6 +83,7 @@ pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: I
                     return Err(error);
                 }
                 refusal.wait(agent, &call.place, released, begun, deadline).await?;
+                place::still(agent, &call.place, &netns).await?;
                 continue;
             }
         };

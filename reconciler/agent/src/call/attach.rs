@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::allocate::{self, Given};
 use super::detect::Detection;
-use super::{place, wait};
+use super::{arrival, place, wait};
 use crate::agent::Agent;
 use crate::cluster;
 use crate::ledger::{SandboxRecords, Update};
@@ -21,6 +21,7 @@ use crate::ledger::{SandboxRecords, Update};
 pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Instant) -> Result<Answer, CniError> {
     let container = call.place.key.container.clone();
     let netns = place::identify(agent, &call.place).await?;
+    arrival::supersede(agent, &call.place).await;
     let master = master(agent, &call)?;
     let begun = Instant::now();
     let mut detection = Detection::new(agent, &call.place, &netns, keys(&call), deadline);
@@ -40,6 +41,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
                     return Err(error);
                 }
                 refusal.wait(agent, &call.place, released, begun, deadline).await?;
+                place::still(agent, &call.place, &netns).await?;
                 continue;
             }
         };

@@ -1,6 +1,7 @@
 //! What is asked over the socket. A call records what is wanted; the reconciler does it.
 
 mod allocate;
+mod arrival;
 mod attach;
 mod check;
 mod collect;
@@ -16,6 +17,7 @@ mod uplink;
 mod wait;
 pub mod withdraw;
 
+pub(crate) use arrival::end;
 pub use check::{is_asked, pod_name};
 
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub async fn answer(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Answer
 }
 
 async fn dispatch(agent: &Arc<Agent>, call: Call, deadline: Instant) -> Result<Answer, CniError> {
-    match call {
+    match arrival::identified(agent, call, deadline).await {
         Call::Allocate(call) => allocate::allocate(agent, call, deadline).await,
         Call::Attach(call) => attach::attach(agent, call, deadline).await,
         Call::Coordinate(call) => coordinate::coordinate(agent, call, deadline).await,

@@ -27,18 +27,47 @@ pub(super) async fn identify(agent: &Agent, place: &Place) -> Result<NetnsIdenti
     })
 }
 
+/// Whether the namespace is still the one that the call began with: its sandbox may have been taken down while it waited, and
+/// what it was given then nobody would give back.
+///
+/// # Errors
+/// When it is not.
+pub(super) async fn still(agent: &Agent, place: &Place, netns: &NetnsIdentity) -> Result<(), CniError> {
+    if identify(agent, place).await? == *netns {
+        return Ok(());
+    }
+    let text = format!("CNI_NETNS: {} has become another namespace while ADD waited", netns.path);
+    Err(CniError::new(CniError::UNKNOWN_CONTAINER, text))
+}
+
 /// The namespace, whole, as it is now, with these sysctls.
 ///
 /// # Errors
 /// When it is gone or cannot be read.
 pub(super) async fn observe(agent: &Agent, netns: &NetnsIdentity, sysctls: Vec<String>) -> Result<Observed, CniError> {
+    let found = look(agent, netns, sysctls).await;
+    let found = found.and_then(|found| found.ok_or_else(|| format!("{} is not there any more", netns.path)));
+    found.map_err(|error| CniError::new(CniError::FAILED, format!("the pod's namespace: {error}")))
+}
+
+/// The same; None when it is not at its path any more.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) async fn look(
+    agent: &Agent,
+    netns: &NetnsIdentity,
+    sysctls: Vec<String>,
+) -> Result<Option<Observed>, String> {
     let (kernel, netns) = (agent.kernel.clone(), netns.clone());
-    let joined = tokio::task::spawn_blocking(move || -> Result<Observed, String> {
-        let mut pass = kernel.pass(&netns).map_err(|error| error.to_string())?;
-        pass.observe(&sysctls).map_err(|error| error.to_string())
+    let joined = tokio::task::spawn_blocking(move || {
+        let mut pass = match kernel.pass(&netns) {
+            Err(error) if error.is_gone() => return Ok(None),
+            pass => pass.map_err(|error| error.to_string())?,
+        };
+        pass.observe(&sysctls).map(Some).map_err(|error| error.to_string())
     });
-    let failed = |error: String| CniError::new(CniError::FAILED, format!("the pod's namespace: {error}"));
-    joined.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    joined.await.map_err(|error| error.to_string())?
 }
 
 /// The sandbox's records as they are to be changed: those there are, or new ones. A container ID that comes back with

@@ -17,11 +17,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use schemas::intent::PodRef;
 use schemas::name::ContainerId;
-use schemas::wire::{Part, Withdrawal};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::call::withdraw::withdraw;
+use crate::call::end;
 use crate::ledger::SandboxRecords;
 use crate::selection;
 
@@ -118,10 +117,10 @@ pub(super) async fn keep(agent: Arc<Agent>) {
     }
 }
 
-/// The pod of a sandbox, where it can be told from another of its name.
+/// The pod of a sandbox; with its UID, where the runtime has given it.
 fn pod_of(records: &SandboxRecords) -> Option<&PodRef> {
     let mut pods = records.attachments.values().map(|attachment| &attachment.pod);
-    pods.find(|pod| pod.is_named() && !pod.uid.is_empty())
+    pods.find(|pod| pod.is_named())
 }
 
 fn is_declared(agent: &Agent, pod: &PodRef) -> bool {
@@ -130,16 +129,15 @@ fn is_declared(agent: &Agent, pod: &PodRef) -> bool {
 
 /// Another sandbox of the same pod that has addresses, and a namespace.
 fn successor(agent: &Agent, records: &SandboxRecords) -> Option<ContainerId> {
-    let pod = pod_of(records)?;
-    let gone = agent.workers.without_namespace();
-    let others = agent.ledger.sandboxes();
+    let pod = pod_of(records).filter(|pod| !pod.uid.is_empty())?;
+    let others = agent.ledger.of_pod(&pod.namespace, &pod.name);
     let has_taken_over = |other: &&Arc<SandboxRecords>| {
         let container = &other.sandbox.container;
         let holds = |attachment: &schemas::intent::Attachment| {
             attachment.pod == *pod && attachment.allocated && !attachment.closing && !attachment.prepared
         };
         *container != records.sandbox.container
-            && !gone.contains(container)
+            // What has no namespace has no number.
             && agent.workers.is_numbered(container)
             && other.attachments.values().any(holds)
     };
@@ -148,7 +146,6 @@ fn successor(agent: &Agent, records: &SandboxRecords) -> Option<ContainerId> {
 
 /// Whether its pod is over, by the API server's own word.
 async fn ask(client: &kube::Client, records: &SandboxRecords) -> Told {
-    // One that cannot be told from another of its name is never over.
     let Some(pod) = pod_of(records) else { return Told::Lives };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let found = match tokio::time::timeout(PATIENCE, pods.get_opt(&pod.name)).await {
@@ -160,25 +157,15 @@ async fn ask(client: &kube::Client, records: &SandboxRecords) -> Told {
         Err(_) => return Told::Nothing,
     };
     let Some(found) = found else { return Told::Over("its pod is gone".to_owned()) };
+    if pod.uid.is_empty() {
+        // It cannot be told from another of its name.
+        return Told::Lives;
+    }
     if found.metadata.uid.as_ref() != Some(&pod.uid) {
         return Told::Over("its pod is gone, and another has its name".to_owned());
     }
     match found.status.and_then(|status| status.phase).as_deref() {
         Some(phase @ ("Succeeded" | "Failed")) => Told::Over(format!("its pod has ended ({phase})")),
         _ => Told::Lives,
-    }
-}
-
-async fn end(agent: &Arc<Agent>, records: &SandboxRecords, why: &str) {
-    let container = &records.sandbox.container;
-    tracing::info!(%container, why, "withdrawn without a DEL: its namespace is gone");
-    for attachment in records.attachments.values() {
-        for part in [Part::Link, Part::Uplink] {
-            let withdrawal = Withdrawal { key: attachment.key.clone(), part };
-            if let Err(error) = withdraw(agent, &withdrawal).await {
-                tracing::error!(%container, %error, "what is withdrawn cannot be written down");
-                return;
-            }
-        }
     }
 }

@@ -4,11 +4,14 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tests::fleet::{Book, Fleet, Ground, Node, Pod};
 
-use super::{PATIENCE, beside_others, pool};
+use super::{PATIENCE, alone, beside_others, pool};
 use crate::bed::eventually;
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![beside_others("leases::g00003_g00004_g00006_g00007_what_no_del_gives_back_comes_back", missed)]
+    vec![
+        beside_others("leases::g00003_g00004_g00006_g00007_what_no_del_gives_back_comes_back", missed),
+        alone("leases::g00006_a_lost_sandbox_is_not_waited_for", "instead", replaced),
+    ]
 }
 
 fn missed(ground: &Ground) {
@@ -20,7 +23,9 @@ fn missed(ground: &Ground) {
     let (deleted, finished, replaced) = (one("deleted"), one("finished"), one("replaced"));
     let (alive, running) = (one("alive"), one("running"));
     let all = [&deleted, &finished, &replaced, &alive, &running];
-    let given: Vec<_> = all.iter().map(|pod| node.start(pod, &book, PATIENCE).unwrap().0).collect();
+    for pod in all {
+        node.start(pod, &book, PATIENCE).unwrap();
+    }
     assert_eq!(holders(node).len(), 5);
 
     // The namespace is gone, and the pod is not: a kubelet may still be about to send its DEL.
@@ -37,8 +42,7 @@ fn missed(ground: &Ground) {
     wait_for(node, &[&replaced, &alive, &running]);
 
     // The same pod in another sandbox: that of before gives back what it had.
-    let (again, _) = node.start(&replaced, &book, PATIENCE).unwrap();
-    assert_ne!(again, given[2], "a namespace may come back as long as nothing else says that it is over");
+    node.start(&replaced, &book, PATIENCE).unwrap();
     eventually("one sandbox of each", || {
         let found = holders(node);
         if found.len() == 3 { Ok(()) } else { Err(format!("{found:?}")) }
@@ -53,6 +57,34 @@ fn missed(ground: &Ground) {
     node.stop(&running, &book, PATIENCE).unwrap();
     wait_for(node, &[&replaced]);
     node.stop(&replaced, &book, PATIENCE).unwrap();
+    wait_for(node, &[]);
+}
+
+/// The DEL of the sandbox before is lost, and its pod's next one needs the very address that it had: the only one of the pool,
+/// or the one that is kept for the pod's identity.
+fn replaced(ground: &Ground) {
+    let fleet = Fleet::start(ground, "instead", &pool(21, 1, 1)).unwrap();
+    let _controller = ground.controller().unwrap();
+    let [node] = &fleet.nodes[..] else { panic!("one node") };
+    let book = Book::default();
+    let stateless = fleet.bind_to(node, "only", 1).unwrap().remove(0);
+    let (first, _) = node.start(&stateless, &book, PATIENCE).unwrap();
+    node.lose(&stateless, &book);
+    assert_eq!(node.start(&stateless, &book, PATIENCE).unwrap().0, first);
+    node.stop(&stateless, &book, PATIENCE).unwrap();
+    stateless.delete(&ground.objects).unwrap();
+
+    let set = crate::fixed::set(ground, &fleet.name, "set", 1);
+    let fixed = fleet.application("set").bind_owned(&ground.objects, "set-0", &node.name, &set).unwrap();
+    let (first, _) = node.start(&fixed, &book, PATIENCE).unwrap();
+    node.lose(&fixed, &book);
+    assert_eq!(node.start(&fixed, &book, PATIENCE).unwrap().0, first);
+    // Another pod of that name is not the same one: nobody has said that the first one's is over.
+    node.lose(&fixed, &book);
+    fixed.delete(&ground.objects).unwrap();
+    let next = fleet.application("set").bind_owned(&ground.objects, "set-0", &node.name, &set).unwrap();
+    assert_eq!(node.start(&next, &book, PATIENCE).unwrap().0, first);
+    node.stop(&next, &book, PATIENCE).unwrap();
     wait_for(node, &[]);
 }
 
