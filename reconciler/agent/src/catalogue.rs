@@ -242,6 +242,8 @@ pub struct Coordinator {
 pub struct Catalogue {
     /// Pools by name.
     pub pools: BTreeMap<String, Pool>,
+    /// Pools that are there and give nothing since they are not valid, by name: the field, and what is wrong with it.
+    pub invalid: BTreeMap<String, String>,
     /// The first coordinator by name, `default` before others.
     pub coordinator: Option<Coordinator>,
     /// Networks, by namespace and name.
@@ -307,24 +309,26 @@ impl Catalogue {
                 }
                 self.pools.insert(object.name_any(), Pool { object, ranges, lost: Vec::new() });
             }
-            Err(error) => self.faults.push(format!("SpiderIPPool {}: {error}", object.name_any())),
+            Err(error) => {
+                let (name, error) = (object.name_any(), error.to_string());
+                self.faults.push(format!("SpiderIPPool {name}: {error}"));
+                self.add_invalid(name, error);
+            }
+        }
+    }
+
+    /// Knows of a pool that cannot be used, and of which no earlier version is in force.
+    pub fn add_invalid(&mut self, name: String, fault: String) {
+        if !self.pools.contains_key(&name) {
+            self.invalid.insert(name, fault);
         }
     }
 
     /// Pools that overlap are reported, and the older one gives what both hold.
     fn find_conflicts(&mut self) {
-        let pools: Vec<(&String, &Pool)> = self.pools.iter().collect();
-        let mut found = Vec::new();
-        for (index, (name, pool)) in pools.iter().enumerate() {
-            for (other_name, other) in &pools[index + 1..] {
-                if let Some(conflict) = pool.ranges.conflict_with(&other.ranges) {
-                    found.push(format!("SpiderIPPools {name} and {other_name}: {conflict}"));
-                }
-            }
-        }
-        self.faults.extend(found);
-        let lost = overlap::overlaps(self.pools.values().map(|pool| (&pool.object, &pool.ranges)));
-        for (name, overlap) in lost {
+        let found = overlap::overlaps(self.pools.values().map(|pool| (&pool.object, &pool.ranges)));
+        for (name, overlap) in found {
+            self.faults.extend(overlap.faults(&name));
             if let Some(pool) = self.pools.get_mut(&name) {
                 pool.lost = overlap.lost;
             }
@@ -360,3 +364,7 @@ fn namespace_of(object: &impl ResourceExt) -> String {
 fn or_default(namespace: Option<String>) -> String {
     namespace.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
 }
+
+#[cfg(test)]
+#[path = "catalogue_tests.rs"]
+mod tests;

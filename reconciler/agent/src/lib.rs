@@ -6,6 +6,7 @@
 
 pub mod adopt;
 pub mod agent;
+pub mod auto_pool;
 pub mod borrowed;
 pub mod call;
 pub mod catalogue;
@@ -28,6 +29,7 @@ pub mod kubernetes;
 pub mod learned;
 pub mod leased;
 pub mod ledger;
+pub(crate) mod listed;
 pub mod manifests;
 pub mod merge;
 pub mod metrics;

@@ -34,6 +34,8 @@ pub struct Reading {
     pub objects: Vec<Object>,
     /// Invalid documents and unreadable files, a line each: file, line, field, what.
     pub faults: Vec<String>,
+    /// Of invalid pools without an earlier version, by name, the field and what is wrong.
+    pub invalid_pools: BTreeMap<String, String>,
 }
 
 impl Manifests {
@@ -46,10 +48,11 @@ impl Manifests {
         find(directory, MAX_DEPTH, &mut files)?;
         files.sort();
         let mut faults = Vec::new();
+        let mut invalid_pools = BTreeMap::new();
         let mut good = BTreeMap::new();
         for file in files {
             let before = self.good.remove(&file).unwrap_or_default();
-            good.insert(file.clone(), read_file(&file, before, &mut faults));
+            good.insert(file.clone(), read_file(&file, before, &mut faults, &mut invalid_pools));
         }
         self.good = good;
         let mut objects: BTreeMap<&String, (&PathBuf, &Object)> = BTreeMap::new();
@@ -66,7 +69,11 @@ impl Manifests {
                 }
             }
         }
-        Ok(Reading { objects: objects.into_values().map(|(_, object)| object.clone()).collect(), faults })
+        Ok(Reading {
+            objects: objects.into_values().map(|(_, object)| object.clone()).collect(),
+            faults,
+            invalid_pools,
+        })
     }
 }
 
@@ -92,7 +99,12 @@ fn find(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Re
 }
 
 /// The objects of one file: those that are valid now, and the last good versions of those that are not.
-fn read_file(file: &Path, before: BTreeMap<String, Object>, faults: &mut Vec<String>) -> BTreeMap<String, Object> {
+fn read_file(
+    file: &Path,
+    before: BTreeMap<String, Object>,
+    faults: &mut Vec<String>,
+    invalid_pools: &mut BTreeMap<String, String>,
+) -> BTreeMap<String, Object> {
     let text = match read_text(file) {
         Ok(text) => text,
         Err(error) => {
@@ -113,6 +125,10 @@ fn read_file(file: &Path, before: BTreeMap<String, Object>, faults: &mut Vec<Str
                     // It does not even say what it is: any of the file's objects may be meant.
                     None => before.keys().collect(),
                 };
+                let pool = fault.object.as_ref().and_then(|key| key.strip_prefix("SpiderIPPool "));
+                if let Some((_, name)) = pool.and_then(|path| path.split_once('/')) {
+                    invalid_pools.insert(name.to_owned(), fault.text.clone());
+                }
                 let consequence =
                     if kept.is_empty() { "it is left out" } else { "the last good version stays in force" };
                 faults.push(format!("{}:{}: {}: {consequence}", file.display(), fault.line, fault.text));
@@ -188,6 +204,7 @@ fn look(agent: &Arc<Agent>, manifests: &mut Manifests, directory: &Path) -> bool
     }
     let mut catalogue = Catalogue::of(reading.objects);
     catalogue.faults.extend(reading.faults);
+    reading.invalid_pools.into_iter().for_each(|(name, fault)| catalogue.add_invalid(name, fault));
     if let Err(error) = conflists::write(&agent.config.state_dir, &catalogue) {
         catalogue.faults.push(format!("net.d: {error}"));
     }

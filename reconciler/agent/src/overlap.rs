@@ -5,15 +5,16 @@
 //! time, as in a folder of manifests, is younger than those that have one. The other pool never hands these addresses
 //! out; what it has given already stays in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use plan::allocate::AddressSet;
 use schemas::crd::ippool::SpiderIPPool;
-use schemas::crd::pool_ranges::PoolRanges;
+use schemas::crd::pool_ranges::{PoolConflict, PoolRanges};
 use schemas::crd::ranges::Range;
 
 /// As many stretches are named in a text; the others are counted.
@@ -26,6 +27,28 @@ pub struct Overlap {
     pub lost: Vec<Range>,
     /// Which pools have them, for people.
     pub text: String,
+    /// The first few older pools that it cannot stand beside, and why.
+    conflicts: Vec<(String, PoolConflict)>,
+    /// How many more there are.
+    further: usize,
+}
+
+impl Overlap {
+    /// What is wrong between the pool of this name and older ones, a line each, of many the first few.
+    pub fn faults(&self, name: &str) -> impl Iterator<Item = String> {
+        let pair = |(other, conflict): &(String, PoolConflict)| {
+            let (conflict, other) = (conflict.clone(), other.as_str());
+            let (first, second) = if name < other { (name, other) } else { (other, name) };
+            let conflict = match conflict {
+                PoolConflict::Subnets(own, others) if name > other => PoolConflict::Subnets(others, own),
+                conflict => conflict,
+            };
+            format!("SpiderIPPools {first} and {second}: {conflict}")
+        };
+        let further = (self.further > 0)
+            .then(|| format!("SpiderIPPool {name}: {} more pools are in its way in this manner", self.further));
+        self.conflicts.iter().map(pair).chain(further).collect::<Vec<_>>().into_iter()
+    }
 }
 
 /// Where a pool stands in the order: of two that hold an address, the smaller one gives it.
@@ -45,9 +68,9 @@ pub fn overlaps<'a>(pools: impl IntoIterator<Item = (&'a SpiderIPPool, &'a PoolR
     for (pool, ranges) in pools {
         let name = pool.name_any();
         let cuts = held.add(&name, &ranges.usable());
-        let wider = subnets
+        let nested = nested(&subnets, ranges.subnet);
+        let wider = nested
             .iter()
-            .filter(|(subnet, _)| **subnet != ranges.subnet && is_shared(**subnet, ranges.subnet))
             .map(|(subnet, owner)| format!("its subnet and {subnet} of {owner} overlap without being the same"));
         let mut texts: Vec<String> = cuts.iter().map(Cut::text).chain(wider).collect();
         if texts.len() > NAMED {
@@ -57,16 +80,38 @@ pub fn overlaps<'a>(pools: impl IntoIterator<Item = (&'a SpiderIPPool, &'a PoolR
         }
         if !texts.is_empty() {
             let lost: AddressSet = AddressSet::from_ranges(cuts.iter().map(|cut| (cut.first, cut.last)));
-            found.insert(name.clone(), Overlap { lost: lost.iter().collect(), text: texts.join("; ") });
+            let by_subnet =
+                nested.iter().map(|(subnet, owner)| (*owner, PoolConflict::Subnets(ranges.subnet, *subnet)));
+            let by_address = cuts.iter().map(|cut| (&cut.owner, PoolConflict::Addresses(cut.first, cut.last)));
+            let mut seen = BTreeSet::new();
+            let mut conflicts: Vec<(String, PoolConflict)> = by_subnet
+                .chain(by_address)
+                .filter(|(owner, _)| seen.insert(*owner))
+                .map(|(owner, conflict)| (owner.clone(), conflict))
+                .collect();
+            let further = conflicts.len().saturating_sub(NAMED);
+            conflicts.truncate(NAMED);
+            let lost = lost.iter().collect();
+            found.insert(name.clone(), Overlap { lost, text: texts.join("; "), conflicts, further });
         }
         subnets.entry(ranges.subnet).or_insert(name);
     }
     found
 }
 
-/// Of two networks that overlap, one holds the other's first address.
-fn is_shared(one: IpNetwork, other: IpNetwork) -> bool {
-    one.contains(other.ip()) || other.contains(one.ip())
+/// Of the subnets, those that hold this one, and those that it holds, in their order. Of two networks that overlap one holds
+/// the other, so that those that hold it are among its own prefixes, and those that it holds stand together.
+fn nested(subnets: &BTreeMap<IpNetwork, String>, subnet: IpNetwork) -> Vec<(IpNetwork, &String)> {
+    let wider = (0..subnet.prefix()).filter_map(|prefix| {
+        let network = IpNetwork::new(subnet.network(), prefix).ok()?.network();
+        let wider = IpNetwork::new(network, prefix).ok()?;
+        subnets.get_key_value(&wider)
+    });
+    let full = if subnet.is_ipv4() { 32 } else { 128 };
+    let end = IpNetwork::new(subnet.broadcast(), full).unwrap_or(subnet);
+    let narrower =
+        if end > subnet { Some(subnets.range((Bound::Excluded(subnet), Bound::Included(end)))) } else { None };
+    wider.chain(narrower.into_iter().flatten()).map(|(subnet, owner)| (*subnet, owner)).collect()
 }
 
 /// A stretch that an older pool has.
@@ -182,6 +227,51 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_pool_is_at_fault_when_it_cannot_stand_beside_a_senior_one(
+            wanted in prop::collection::vec((0u8..4, 20u8..29, 0u8..6), 0..12),
+        ) {
+            let pools: Vec<(SpiderIPPool, PoolRanges)> = wanted
+                .iter()
+                .enumerate()
+                .map(|(index, (block, prefix, age))| {
+                    let subnet = IpNetwork::new([10, 0, 4 * block, 16 * block].into(), *prefix).unwrap();
+                    let subnet = IpNetwork::new(subnet.network(), *prefix).unwrap();
+                    let IpAddr::V4(first) = subnet.network() else { unreachable!("the blocks are IPv4") };
+                    let first = IpAddr::V4((u32::from(first) + u32::from(*age)).into());
+                    pool(&format!("p{index}"), None, &subnet.to_string(), &[&first.to_string()])
+                })
+                .collect();
+            let found = found(&pools);
+            for (index, (pool, ranges)) in pools.iter().enumerate() {
+                let seniors: Vec<&(SpiderIPPool, PoolRanges)> = pools
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, (senior, _))| *other != index && seniority(senior) < seniority(pool))
+                    .map(|(_, senior)| senior)
+                    .collect();
+                let name = pool.name_any();
+                let told: Vec<String> = found.get(&name).map(|overlap| overlap.faults(&name).collect()).unwrap_or_default();
+                let conflicts: Vec<String> = seniors
+                    .iter()
+                    .filter_map(|(senior, of)| {
+                        let (other, is_first) = (senior.name_any(), name < senior.name_any());
+                        let (first, second) = if is_first { (ranges, of) } else { (of, ranges) };
+                        let conflict = first.conflict_with(second)?;
+                        let (first, second) = if is_first { (&name, &other) } else { (&other, &name) };
+                        Some(format!("SpiderIPPools {first} and {second}: {conflict}"))
+                    })
+                    .collect();
+                prop_assert_eq!(told.is_empty(), conflicts.is_empty(), "{:?} {:?}", told, conflicts);
+                // Of a pair that shares addresses in subnets of unlike size either may be told.
+                let pair = |fault: &String| fault.split(": ").next().unwrap_or_default().to_owned();
+                let pairs: BTreeSet<String> = conflicts.iter().map(pair).collect();
+                for fault in told.iter().take(NAMED) {
+                    prop_assert!(pairs.contains(&pair(fault)), "{} is not among {:?}", fault, conflicts);
+                }
+            }
+        }
+
         #[test]
         fn every_address_is_given_by_exactly_its_most_senior_pool(
             wanted in prop::collection::vec((prop::collection::vec((0u8..60, 0u8..12), 0..4), 0u8..3), 0..6),

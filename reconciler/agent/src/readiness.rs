@@ -26,8 +26,10 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
             let mut named = Vec::new();
             for pool in pools {
                 let matching = selection::matching(&catalogue, pool);
-                if matching.is_empty() {
-                    reasons.push(format!("SpiderIPPool {pool} is not declared"));
+                match catalogue.invalid.get(pool) {
+                    Some(fault) => reasons.push(format!("SpiderIPPool {pool} is not valid: {fault}")),
+                    None if matching.is_empty() => reasons.push(format!("SpiderIPPool {pool} is not declared")),
+                    None => {}
                 }
                 named.extend(matching);
             }
@@ -47,12 +49,9 @@ pub fn missing(agent: &Agent, pools: Option<&[String]>) -> Vec<String> {
 
 /// In a cluster the node asks for more when it needs them, as long as the pool has any.
 fn others_have(agent: &Agent, pool: &str) -> bool {
-    if agent.cluster.is_none() {
-        return false;
-    }
-    let catalogue = agent.catalogue();
-    let status = catalogue.pools.get(pool).and_then(|pool| pool.object.status.clone()).unwrap_or_default();
-    match (status.allocated_ip_count, status.total_ip_count) {
+    let Some(cluster) = &agent.cluster else { return false };
+    let counts = cluster.counted.of(pool);
+    match (counts.allocated, counts.total) {
         (Some(used), Some(total)) => used < total,
         // Nobody has counted yet.
         _ => true,

@@ -55,9 +55,14 @@ fn pools(agent: &Agent) -> Vec<Value> {
         let total = i64::try_from(total).unwrap_or(i64::MAX);
         let mut object = pool.object.clone();
         object.spec.ip_version = Some(pool.ranges.version);
-        let is_counted = object.status.as_ref().is_some_and(|status| status.allocated_ip_count.is_some());
         // In a cluster the controller's numbers are of all nodes.
-        if agent.cluster.is_none() || !is_counted {
+        let counts = agent.cluster.as_ref().map(|cluster| cluster.counted.of(name));
+        if let Some(counts) = counts.filter(|counts| counts.allocated.is_some()) {
+            let status = object.status.get_or_insert_default();
+            status.total_ip_count = counts.total;
+            status.allocated_ip_count = counts.allocated;
+            status.leased_ip_count = counts.leased;
+        } else {
             object.status = Some(SpiderIPPoolStatus::of(total, users.get(name).unwrap_or(&none)));
         }
         json!(object)

@@ -19,7 +19,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn pod(name: &str, nics: &Value) -> (String, String) {
-    let annotations = json!({ "ipam.spidernet.io/ippools": nics.to_string() });
+    let annotations = json!({
+        "ipam.spidernet.io/ippools": nics.to_string(),
+        // Of net1, net2 and net3, by their places.
+        "k8s.v1.cni.cncf.io/networks": "first, second, third",
+    });
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
         "metadata": {"name": name, "namespace": "default", "annotations": annotations}});
     (format!("{name}.json"), pod.to_string())

@@ -83,7 +83,7 @@ fn annotations() {
         "annotations": {"ipam.spidernet.io/default-ipv4-ippool": "[\"space\"]"}}})
     .to_string();
     let one = json!({"ipam.spidernet.io/ippool": "{\"ipv4\":[\"one\"]}"});
-    let each = json!({"ipam.spidernet.io/ippool": "{\"ipv4\":[\"one\"]}",
+    let each = json!({"ipam.spidernet.io/ippool": "{\"ipv4\":[\"one\"]}", "k8s.v1.cni.cncf.io/networks": "first, second",
         "ipam.spidernet.io/ippools": "[{\"interface\":\"net1\",\"ipv4\":[\"each\"]},{\"interface\":\"net2\",\"ipv4\":[\"one\"]}]"});
     let wrong = json!({"ipam.spidernet.io/ippool": "one"});
     let pods = [("one.json", pod("one", one)), ("each.json", pod("each", each)), ("wrong.json", pod("wrong", wrong))];

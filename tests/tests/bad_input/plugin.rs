@@ -128,7 +128,7 @@ fn chains() {
     let mut unknown = conf("spiderpool");
     unknown["ipam"] = pool;
     let asked = runtime.call("spiderpool", "ADD", Some(&it), unknown.to_string().as_bytes());
-    assert_refused(asked, 7, &["IPPool nowhere: not found"]);
+    assert_refused(asked, 11, &["IPPool nowhere: not found"]);
     witness.is_unharmed();
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::detect::Detection;
 use super::kept::Chooser;
-use super::{arrival, place, wait};
+use super::{arrival, place, routes, wait};
 use crate::agent::Agent;
 use crate::catalogue::Catalogue;
 use crate::cluster::Standing;
@@ -45,6 +45,8 @@ pub(super) struct Given {
     pub(super) owner: Option<String>,
     /// What other NICs of the pod get with it, where one annotation is about all of them: all or nothing.
     pub(super) others: Vec<(IfName, Given)>,
+    /// The pod's own routes that fit none of its interfaces so far.
+    pub(super) unplaced: Vec<RouteIntent>,
 }
 
 impl Given {
@@ -96,6 +98,7 @@ pub(super) async fn allocate(agent: &Arc<Agent>, call: AllocateCall, deadline: I
         match agent.ledger.commit(&call.place.key.container, update).await {
             Ok(()) => {
                 agent.mark(&call.place.key.container, Cause::Intent);
+                routes::tell_unplaced(agent, &call.place, &records, &given);
                 detection.succeeded(&given.addresses, false).await;
                 return Ok(Answer::Result(result));
             }
@@ -214,6 +217,8 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     };
     let selection = selection::select(&catalogue, request).map_err(refused)?;
     let others = selection::select_all(&catalogue, request).map_err(refused)?.unwrap_or_default();
+    let own_routes = selection::annotated_routes(&catalogue, &place.pod).map_err(refused)?;
+    let order: Vec<IfName> = others.iter().map(|(ifname, _)| ifname.clone()).collect();
     let give = |ifname: &IfName, selection: &Selection| {
         let own = Place { key: AttachmentKey { ifname: ifname.clone(), ..place.key.clone() }, ..place.clone() };
         give(agent, &catalogue, &own, selection, &standing, only_own.as_ref())
@@ -229,6 +234,7 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
             }
         }
     }
+    routes::place(own_routes, &place.key.ifname, &order, records.as_deref(), &mut given);
     Ok(given)
 }
 
@@ -259,7 +265,7 @@ fn give(
             given.all().for_each(|address| agent.ledger.unreserve(address));
             return Err(only_own.cloned().map_or_else(|| exhausted(agent, place, candidates), refuse));
         };
-        if let Err(error) = assign(catalogue, place, selection, &pool, address, &mut given) {
+        if let Err(error) = assign(catalogue, selection, &pool, address, &mut given) {
             given.all().for_each(|address| agent.ledger.unreserve(address));
             agent.ledger.unreserve(address);
             return Err(refuse(error));
@@ -287,7 +293,6 @@ fn reserve(
 
 fn assign(
     catalogue: &Catalogue,
-    place: &Place,
     selection: &Selection,
     pool_name: &str,
     address: IpAddr,
@@ -298,8 +303,6 @@ fn assign(
     let subnet = pool.ranges.subnet;
     let address = IpNetwork::new(address, subnet.prefix()).map_err(|_| gone())?;
     given.routes.extend(pool.ranges.routes.iter().map(|(dst, gw)| RouteIntent { dst: *dst, gateway: Some(*gw) }));
-    let annotated = selection::annotated_routes(catalogue, &place.pod, subnet);
-    given.routes.extend(annotated.map_err(|error| CniError::new(CniError::INVALID_CONFIG, error.to_string()))?);
     if let (Some(gateway), false) = (pool.ranges.gateway, selection.clean_gateway) {
         given.routes.push(RouteIntent { dst: default_of(gateway), gateway: Some(gateway) });
     }
@@ -316,6 +319,7 @@ fn default_of(gateway: IpAddr) -> IpNetwork {
 }
 
 fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
+    let catalogue = agent.catalogue();
     let mut may_come_back = false;
     let numbers: Vec<String> = candidates
         .pools
@@ -324,11 +328,13 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
             let counts = agent.ledger.counts(pool).unwrap_or_default();
             // One that is free now has come back since the look.
             may_come_back |= counts.releasing > 0 || counts.free > 0;
+            let has_lost = catalogue.pools.get(pool).is_some_and(|pool| !pool.lost.is_empty());
+            let overlap = if has_lost { ", what older pools hold too is theirs to give" } else { "" };
             if agent.cluster.is_some() {
-                return in_cluster(agent, pool, counts);
+                return format!("{}{overlap}", in_cluster(agent, pool, counts));
             }
             let text = format!(
-                "pool {pool}: {} of {} used, {} on their way back",
+                "pool {pool}: {} of {} used, {} on their way back{overlap}",
                 counts.used, counts.total, counts.releasing
             );
             let text = match agent.ledger.occupied().iter().filter(|(_, occupant)| occupant.pool == *pool).count() {
@@ -359,14 +365,15 @@ fn exhausted(agent: &Agent, place: &Place, candidates: &Candidates) -> Refusal {
 /// A pool's numbers in a cluster: those of all nodes as the controller last counted, and this node's own.
 fn in_cluster(agent: &Agent, pool: &str, own: PoolCounts) -> String {
     let catalogue = agent.catalogue();
-    let status = catalogue.pools.get(pool).and_then(|pool| pool.object.status.clone()).unwrap_or_default();
+    let status = catalogue.pools.get(pool).and_then(|pool| pool.object.status.as_ref());
+    let counts = agent.cluster.as_ref().map(|cluster| cluster.counted.of(pool)).unwrap_or_default();
     let number = |count: Option<i64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
     format!(
         "pool {pool}: {} of {} used, {} held by nodes, {} nodes wait; this node uses {} of the {} it holds",
-        number(status.allocated_ip_count),
+        number(counts.allocated),
         own.total,
-        number(status.leased_ip_count),
-        status.waiting.len(),
+        number(counts.leased),
+        status.map_or(0, |status| status.waiting.len()),
         own.used,
         agent.ledger.held(pool).len(),
     )

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::allocate::{self, Given};
 use super::detect::Detection;
-use super::{arrival, place, wait};
+use super::{arrival, place, routes, wait};
 use crate::agent::Agent;
 use crate::cluster;
 use crate::ledger::{SandboxRecords, Update};
@@ -79,7 +79,7 @@ pub(super) async fn attach(agent: &Arc<Agent>, call: AttachCall, deadline: Insta
         let freed = allocate::unused(agent, known.as_ref(), &given.addresses);
         let update = Update { freed, ..allocate::update(&records, attachment.clone(), &given) };
         match agent.ledger.commit(&container, update).await {
-            Ok(()) => {}
+            Ok(()) => routes::tell_unplaced(agent, &call.place, &records, &given),
             Err(error) if allocate::is_taken(&error) => continue,
             Err(error) => return Err(wait::not_recorded(&error)),
         }

@@ -13,6 +13,7 @@ mod explain_pools;
 mod kept;
 mod mode;
 mod place;
+mod routes;
 mod uplink;
 mod wait;
 pub mod withdraw;

@@ -114,7 +114,8 @@ pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet
 fn of_pod(agent: &Agent, catalogue: &Catalogue, namespace: &str, name: &str, marks: &Marks) -> Vec<(String, String)> {
     let pod = PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: marks.uid.clone() };
     let mut found = Vec::new();
-    for wanted in networks_of(marks, namespace) {
+    // Beyond so many, ADD asks.
+    for wanted in networks_of(marks, namespace).into_iter().take(crate::listed::MOST) {
         let (Ok(ifname), Ok(network)) = (wanted.interface.parse::<IfName>(), wanted.name.parse()) else { continue };
         let Some(config) = catalogue.networks.get(&(wanted.namespace, wanted.name)) else { continue };
         let Some(ipam) = ipam(config) else { continue };

@@ -118,6 +118,9 @@ impl Inputs {
 
     fn catalogue(&self) -> Catalogue {
         let mut catalogue = Catalogue::of(self.objects().map(|(_, object)| object.clone()));
+        for (key, fault) in self.kinds.get(&Kind::Pool).into_iter().flat_map(|pools| &pools.faults) {
+            catalogue.add_invalid(kinds::name_of(key).to_owned(), fault.clone());
+        }
         let faults = self.kinds.values().flat_map(|objects| &objects.faults);
         catalogue.faults.extend(
             faults.map(|(key, fault)| {
@@ -244,7 +247,12 @@ fn streams(cluster: &State, node: &str) -> SelectAll<Stream> {
         (_, Some(resource)) => {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             let news = watch(api, watcher::Config::default()).default_backoff();
-            news.map(move |event| (kind, whole(kind, event))).boxed()
+            let counted = (kind == Kind::Pool).then(|| Arc::clone(&cluster.counted));
+            let heard = move |event| {
+                counted.iter().for_each(|counted| counted.hear(&event));
+                (kind, whole(kind, event))
+            };
+            news.map(heard).boxed()
         }
         (Kind::Node, None) => metadata::<Node>(client, kind, &format!("metadata.name={node}")),
         (Kind::Namespace, None) => metadata::<Namespace>(client, kind, ""),
@@ -292,5 +300,57 @@ fn news<K>(
         }
         Ok(Event::Delete(object)) => News::Gone(key(&object)),
         Err(error) => News::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn there(status: Value, ips: &[&str]) -> News {
+        let pool = json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": "p", "uid": "u", "resourceVersion": status.to_string()},
+            "spec": {"subnet": "10.0.0.0/24", "ips": ips}, "status": status,
+        });
+        let pool: DynamicObject = serde_json::from_value(pool).unwrap();
+        match whole(Kind::Pool, Ok(Event::Apply(pool))) {
+            News::There(key, object) => News::There(key, Ok(object.unwrap())),
+            _ => unreachable!("a pool is there"),
+        }
+    }
+
+    #[test]
+    fn the_controllers_numbers_change_nothing_that_is_declared() {
+        let mut pools = Objects::default();
+        let ips = &["10.0.0.1"][..];
+        assert!(pools.take(there(json!({"shardSize": 64, "totalIPCount": 1, "allocatedIPCount": 0}), ips)));
+        let counted = json!({"shardSize": 64, "totalIPCount": 9, "allocatedIPCount": 1, "leasedIPCount": 3,
+            "allocatedIPs": "{}", "conditions": [{"type": "Overlapping", "status": "False", "reason": "r", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        assert!(!pools.take(there(counted, ips)));
+        assert!(pools.take(there(json!({"shardSize": 64, "fairShare": 2}), ips)));
+        assert!(
+            pools.take(there(json!({"shardSize": 64, "fairShare": 2, "waiting": {"n": "2026-01-01T00:00:00Z"}}), ips))
+        );
+        assert!(pools.take(there(json!({"shardSize": 128}), ips)));
+        assert!(pools.take(there(json!({"shardSize": 128}), &["10.0.0.2"])));
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_read_is_known_by_its_fault() {
+        let mut inputs = Inputs::default();
+        let broken: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": {"name": "p"},
+            "spec": {"subnet": 5},
+        }))
+        .unwrap();
+        inputs.kinds.entry(Kind::Pool).or_default().take(whole(Kind::Pool, Ok(Event::Apply(broken))));
+        let fault = inputs.catalogue().invalid["p"].clone();
+        assert!(fault.starts_with("spec.subnet: "), "{fault}");
+        inputs.kinds.entry(Kind::Pool).or_default().take(there(json!({}), &[]));
+        assert!(inputs.catalogue().invalid.is_empty());
     }
 }

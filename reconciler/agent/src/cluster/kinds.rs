@@ -73,14 +73,12 @@ impl Kind {
             Self::Pool => {
                 let mut pool: SpiderIPPool = typed(object)?;
                 bare(&mut pool);
-                // What the agent itself goes by or tells; who has which address is for people.
+                // What the agent itself goes by; who has which address is for people, and how many are in use is in
+                // [`Counted`](super::counted::Counted).
                 pool.status = pool.status.map(|status| SpiderIPPoolStatus {
                     shard_size: status.shard_size,
                     fair_share: status.fair_share,
                     waiting: status.waiting,
-                    total_ip_count: status.total_ip_count,
-                    allocated_ip_count: status.allocated_ip_count,
-                    leased_ip_count: status.leased_ip_count,
                     ..SpiderIPPoolStatus::default()
                 });
                 Ok(Object::IpPool(pool))
@@ -141,6 +139,11 @@ impl Kind {
 pub(super) fn key(kind: Kind, metadata: &ObjectMeta) -> String {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     format!("{} {namespace}/{}", kind.as_str(), metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The name in such a key.
+pub(super) fn name_of(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
 }
 
 fn typed<K: DeserializeOwned>(object: DynamicObject) -> Result<K, String> {

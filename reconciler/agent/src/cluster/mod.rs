@@ -3,6 +3,7 @@
 //! Nothing that a pod waits for waits for the API server: what was last seen of the cluster is in the store ([`remembered`]),
 //! so that a node works on while the API server is away, also after a restart.
 
+mod counted;
 mod demand;
 mod endpoints;
 mod fixed;
@@ -30,6 +31,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use counted::Counted;
 pub use demand::Asked;
 use demand::Asking;
 pub(crate) use demand::ipam;
@@ -69,6 +71,8 @@ pub struct State {
     seen: Notify,
     standing: watch::Sender<Standing>,
     asking: Arc<Asking>,
+    /// The controller's numbers.
+    pub counted: Arc<Counted>,
     /// Who decides which addresses may be given.
     pub tenants: Tenants,
     /// Who controls the controllers of the node's pods.
@@ -95,6 +99,7 @@ impl State {
             seen: Notify::new(),
             standing,
             asking: Arc::default(),
+            counted: Arc::default(),
             tenants: Tenants::default(),
             owners: Owners::remembered(store),
             fixed: Fixed::default(),

@@ -1,12 +1,13 @@
 //! The annotations of pods and namespaces by which pools are chosen, as values.
 
-use ipnetwork::IpNetwork;
 use schemas::intent::{PodRef, RouteIntent};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{CLUSTER_NIC, SelectionError, pod_marks, twice};
+use crate::auto_pool::{self, Interface};
 use crate::catalogue::Catalogue;
+use crate::listed::{self, Item};
 
 /// The pod's choice of the NIC with the default route.
 pub const ANNOTATION_DEFAULT_NIC: &str = "ipam.spidernet.io/default-route-nic";
@@ -21,12 +22,12 @@ pub(super) struct Annotation {
 
 pub(super) const SUBNETS: Annotation = Annotation {
     on: "Pod",
-    key: "ipam.spidernet.io/subnets",
+    key: auto_pool::SUBNETS,
     expected: r#"[{"interface": "eth0", "ipv4": ["SUBNET"], "ipv6": ["SUBNET"]}, ...]"#,
 };
 pub(super) const SUBNET: Annotation = Annotation {
     on: "Pod",
-    key: "ipam.spidernet.io/subnet",
+    key: auto_pool::SUBNET,
     expected: r#"{"interface": "eth0", "ipv4": ["SUBNET"], "ipv6": ["SUBNET"]}"#,
 };
 pub(super) const POOLS: Annotation = Annotation {
@@ -54,38 +55,11 @@ impl Annotation {
     }
 }
 
-/// What is named for one interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Item {
-    /// Empty where it is not said.
-    #[serde(default)]
-    pub(super) interface: String,
-    #[serde(default)]
-    ipv4: Option<Vec<String>>,
-    #[serde(default)]
-    ipv6: Option<Vec<String>>,
-    #[serde(default)]
-    pub(super) cleangateway: bool,
-}
-
-impl Item {
-    pub(super) fn v4(&self) -> Vec<String> {
-        self.ipv4.clone().unwrap_or_default()
-    }
-
-    pub(super) fn v6(&self) -> Vec<String> {
-        self.ipv6.clone().unwrap_or_default()
-    }
-
-    pub(super) fn names_none(&self) -> bool {
-        self.v4().is_empty() && self.v6().is_empty()
-    }
-}
-
 /// `ippools`, each item with its interface: those without one go by place, the first is eth0's, the next those of
 /// `further`, which are the pod's further interfaces in the order of its networks; beyond them `net<k>`.
 pub(super) fn pools(text: &str, further: &[String]) -> Result<Vec<Item>, SelectionError> {
     let mut items: Vec<Item> = POOLS.parse(text)?;
+    listed::bounded(&items).map_err(|problem| POOLS.wrong(problem))?;
     if items.is_empty() {
         return Err(POOLS.wrong("value requires at least one item"));
     }
@@ -108,27 +82,27 @@ pub(super) fn pools(text: &str, further: &[String]) -> Result<Vec<Item>, Selecti
 }
 
 /// `subnets`.
-pub(super) fn subnets(text: &str) -> Result<Vec<Item>, SelectionError> {
-    let items: Vec<Item> = SUBNETS.parse(text)?;
-    if items.is_empty() {
-        return Err(SUBNETS.wrong("value requires at least one item"));
-    }
-    if items.iter().any(|item| item.interface.is_empty()) {
-        return Err(SUBNETS.wrong("interface is missing in an item"));
-    }
-    if let Some(interface) = twice(items.iter().map(|item| &item.interface)) {
-        return Err(SUBNETS.wrong(format!("duplicate interface {interface}")));
-    }
-    Ok(items)
+pub(super) fn subnets(text: &str) -> Result<Vec<Interface>, SelectionError> {
+    auto_pool::several(text).map_err(|problem| SUBNETS.wrong(problem))
 }
 
 /// `subnet`; its interface is eth0 where it says none.
-pub(super) fn subnet(text: &str) -> Result<Item, SelectionError> {
-    let mut item: Item = SUBNET.parse(text)?;
-    if item.interface.is_empty() {
-        CLUSTER_NIC.clone_into(&mut item.interface);
-    }
+pub(super) fn subnet(text: &str) -> Result<Vec<Interface>, SelectionError> {
+    auto_pool::single(text).map_err(|problem| SUBNET.wrong(problem))
+}
+
+/// `ippool`.
+pub(super) fn pool(text: &str) -> Result<Item, SelectionError> {
+    let item: Item = POOL.parse(text)?;
+    listed::bounded(std::slice::from_ref(&item)).map_err(|problem| POOL.wrong(problem))?;
     Ok(item)
+}
+
+/// A namespace's list.
+pub(super) fn names(annotation: Annotation, text: &str) -> Result<Vec<String>, SelectionError> {
+    let names: Vec<String> = annotation.parse(text)?;
+    listed::names_bounded("it", &names).map_err(|problem| annotation.wrong(problem))?;
+    Ok(names)
 }
 
 #[derive(Deserialize)]
@@ -137,30 +111,23 @@ struct RouteItem {
     gw: String,
 }
 
-/// The routes of `ipam.spidernet.io/routes` whose gateway is in that subnet.
+/// The routes of `ipam.spidernet.io/routes`, each with its gateway.
 ///
 /// # Errors
 /// When the annotation is not what it should be.
-pub fn annotated_routes(
-    catalogue: &Catalogue,
-    pod: &PodRef,
-    subnet: IpNetwork,
-) -> Result<Vec<RouteIntent>, SelectionError> {
+pub fn annotated_routes(catalogue: &Catalogue, pod: &PodRef) -> Result<Vec<RouteIntent>, SelectionError> {
     let Some(text) = pod_marks(catalogue, pod).and_then(|marks| marks.annotations.get(ROUTES.key)) else {
         return Ok(Vec::new());
     };
     let items: Vec<RouteItem> = ROUTES.parse(text)?;
-    let mut routes = Vec::new();
-    for item in items {
+    let route = |item: RouteItem| {
         let dst = schemas::cni::netconf::parse_cidr(&item.dst).map_err(|error| ROUTES.wrong(error))?;
         let gateway: std::net::IpAddr =
             item.gw.parse().map_err(|_| ROUTES.wrong(format!("invalid gw {:?}", item.gw)))?;
         if dst.is_ipv4() != gateway.is_ipv4() {
             return Err(ROUTES.wrong(format!("dst {dst} and gw {gateway} must use the same IP family")));
         }
-        if subnet.contains(gateway) {
-            routes.push(RouteIntent { dst, gateway: Some(gateway) });
-        }
-    }
-    Ok(routes)
+        Ok(RouteIntent { dst, gateway: Some(gateway) })
+    };
+    items.into_iter().map(route).collect()
 }

@@ -41,9 +41,16 @@ pub enum SelectionError {
         /// What it should look like.
         expected: &'static str,
     },
-    /// A named pool is not there.
-    #[error("failed to get original IPPool {0}: not found; create it or correct its name in {1}")]
-    Unknown(String, Rule),
+    /// Pools that are named are not there, or are not valid.
+    #[error("{}", lacking_text(ifname, lacking, others))]
+    Lacking {
+        /// The interface.
+        ifname: IfName,
+        /// Each such pool, and what is wrong with it.
+        lacking: Vec<(String, String)>,
+        /// The other candidates, each with whether it fits or why not.
+        others: Vec<(String, String)>,
+    },
     /// A pool is named twice.
     #[error("wrong input, duplicate IPPool {0} specified for NIC {1}: name it once in {2}")]
     Twice(String, IfName, Rule),
@@ -110,14 +117,14 @@ impl SelectionError {
     /// The CNI error's number: [`CniError::TRY_AGAIN`] where what is in the way passes.
     pub fn code(&self) -> u32 {
         match self {
-            Self::NoOwnerYet(_) | Self::NoAutoPool { .. } | Self::AllFiltered { may_pass: true, .. } => {
-                CniError::TRY_AGAIN
-            }
+            Self::NoOwnerYet(_)
+            | Self::NoAutoPool { .. }
+            | Self::Lacking { .. }
+            | Self::AllFiltered { may_pass: true, .. } => CniError::TRY_AGAIN,
             Self::NoRule
             | Self::NoPool(_)
             | Self::FamilyOff { .. }
             | Self::Annotation { .. }
-            | Self::Unknown(..)
             | Self::Twice(..)
             | Self::Pattern { .. }
             | Self::SubnetsOff
@@ -130,6 +137,16 @@ impl SelectionError {
     pub fn is_awaited(&self) -> bool {
         matches!(self, Self::NoOwnerYet(_) | Self::NoAutoPool { .. })
     }
+}
+
+fn lacking_text(ifname: &IfName, lacking: &[(String, String)], others: &[(String, String)]) -> String {
+    let lacking = lacking.iter().map(|(name, reason)| format!("failed to get original IPPool {name}: {reason}"));
+    let lacking = lacking.collect::<Vec<_>>().join("; ");
+    if others.is_empty() {
+        return lacking;
+    }
+    let others: Vec<String> = others.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    format!("{lacking}; of the other IPPools of {ifname} [{}]", others.join(", "))
 }
 
 fn all_filtered(ifname: &IfName, filtered: &[Filtered]) -> String {

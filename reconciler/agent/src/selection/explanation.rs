@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::expanded;
 use super::rule::Rule;
-use super::{Request, SelectionError, fit, multus, select};
+use super::{Request, SelectionError, fit, multus, select, select_all};
 use crate::catalogue::Catalogue;
 use crate::ledger::PoolCounts;
 
@@ -67,6 +67,8 @@ pub struct Judged {
 pub fn decide(catalogue: &Catalogue, request: Request<'_>, counts: impl Fn(&str) -> Option<PoolCounts>) -> Decision {
     let mut present = Rule::present(catalogue, request).into_iter();
     let rule = present.next();
+    // ADD chooses for all interfaces where one annotation is about all.
+    let error = select(catalogue, request).err().or_else(|| select_all(catalogue, request).err());
     let mut decision = Decision {
         pod: request.pod.to_string(),
         interface: request.ifname.to_string(),
@@ -75,7 +77,7 @@ pub fn decide(catalogue: &Catalogue, request: Request<'_>, counts: impl Fn(&str)
         beats: present.map(|rule| rule.to_string()).collect(),
         clean_gateway: false,
         families: Vec::new(),
-        error: select(catalogue, request).err().map(|error| error.to_string()),
+        error: error.map(|error| error.to_string()),
         addresses: Vec::new(),
         remarks: Vec::new(),
     };
@@ -133,6 +135,14 @@ fn judge(
         pools.extend(found.unmatched.into_iter().map(|name| {
             let unfit = Some(format!("no IPv{version} IPPool matches it"));
             Judged { name, unfit, free: 0, used: 0, total: 0, is_next: false }
+        }));
+        pools.extend(found.lacking.into_iter().chain(found.invalid).map(|(name, reason)| Judged {
+            name,
+            unfit: Some(reason),
+            free: 0,
+            used: 0,
+            total: 0,
+            is_next: false,
         }));
         decision.families.push(Family { version: number, pools });
     }

@@ -99,18 +99,29 @@ pub fn select(catalogue: &Catalogue, request: Request<'_>) -> Result<Selection, 
 /// say which network they are of.
 ///
 /// # Errors
-/// As [`select`], for the first interface that has one.
+/// As [`select`], for the first interface that has one; and for an interface that is neither eth0 nor the requested one nor
+/// of a network that the pod asks for: the original has no pool that fits such a one.
 pub fn select_all(
     catalogue: &Catalogue,
     request: Request<'_>,
 ) -> Result<Option<Vec<(IfName, Selection)>>, SelectionError> {
     let Some(text) = rule::ippools(catalogue, request)? else { return Ok(None) };
-    let items = annotation::pools(text, &multus::interfaces(catalogue, request.pod))?;
+    let further = multus::interfaces(catalogue, request.pod);
+    let items = annotation::pools(text, &further)?;
     rule::of_nic(&items, request.ifname)?;
+    let is_of_pod = |name: &str| {
+        name == CLUSTER_NIC || name == request.ifname.as_str() || further.iter().any(|interface| interface == name)
+    };
     let mut all = Vec::new();
     for item in items.iter().filter(|item| !item.names_none()) {
         let wrong = |_| annotation::POOLS.wrong(format!("{:?} is no name of an interface", item.interface));
         let ifname: IfName = item.interface.parse().map_err(wrong)?;
+        if !is_of_pod(ifname.as_str()) {
+            return Err(annotation::POOLS.wrong(format!(
+                "the pod has no interface {ifname}: {} names no network for it",
+                multus::ANNOTATION_NETWORKS
+            )));
+        }
         let is_asked = ifname == *request.ifname;
         let own = Request {
             ifname: &ifname,
@@ -128,6 +139,7 @@ fn chosen(catalogue: &Catalogue, request: Request<'_>, named: &Named) -> Result<
     let wanted = enabled(catalogue, named)?;
     let mut families = Vec::new();
     let mut filtered = Vec::new();
+    let mut lacking = Vec::new();
     let mut may_pass = false;
     for (version, names) in wanted {
         let found = name::expanded(catalogue, version, names, request.ifname, named.rule)?;
@@ -144,11 +156,23 @@ fn chosen(catalogue: &Catalogue, request: Request<'_>, named: &Named) -> Result<
         }
         let text = |pattern: &String| format!("no IPv{version} IPPool matches {pattern}");
         candidates.rejected.extend(found.unmatched.iter().map(|pattern| (pattern.clone(), text(pattern))));
+        may_pass |= !found.invalid.is_empty();
+        candidates.rejected.extend(found.invalid);
+        lacking.extend(found.lacking);
         if candidates.pools.is_empty() {
             filtered.push(Filtered { version, rejected: candidates.rejected });
         } else {
             families.push(candidates);
         }
+    }
+    if !lacking.is_empty() {
+        let mut others = Vec::new();
+        for Candidates { pools, rejected, .. } in families {
+            others.extend(pools.into_iter().map(|name| (name, "it fits".to_owned())));
+            others.extend(rejected);
+        }
+        others.extend(filtered.into_iter().flat_map(|family| family.rejected));
+        return Err(SelectionError::Lacking { ifname: request.ifname.clone(), lacking, others });
     }
     if filtered.is_empty() {
         Ok(Selection { families, clean_gateway: named.clean_gateway })

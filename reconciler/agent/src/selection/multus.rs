@@ -9,7 +9,7 @@ use super::{CLUSTER_NIC, Request, pod_marks};
 use crate::catalogue::{Catalogue, Marks};
 
 /// The networks of a pod besides the cluster's own.
-const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+pub(super) const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 /// The network of eth0 in place of the cluster's.
 const ANNOTATION_DEFAULT: &str = "v1.multus-cni.io/default-network";
 
@@ -63,7 +63,7 @@ pub(crate) fn networks_of(marks: &Marks, namespace: &str) -> Vec<Network> {
 }
 
 /// The further interfaces of a pod, in the order of its networks.
-pub(super) fn interfaces(catalogue: &Catalogue, pod: &PodRef) -> Vec<String> {
+pub(crate) fn interfaces(catalogue: &Catalogue, pod: &PodRef) -> Vec<String> {
     let marks = pod_marks(catalogue, pod);
     let networks = marks.map(|marks| networks_of(marks, &pod.namespace)).unwrap_or_default();
     networks.into_iter().map(|network| network.interface).collect()

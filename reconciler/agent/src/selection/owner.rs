@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::auto_pool::label_value;
 use crate::catalogue::{Marks, Owner, Pool};
 
 /// On the pool of a SpiderSubnet: whose it is.
@@ -69,18 +70,17 @@ pub(super) fn is_made_for(
     top: &Owner,
 ) -> bool {
     let (group, api_version) = top.group_version();
-    let gv = if group.is_empty() { api_version.to_owned() } else { format!("{group}_{api_version}") };
-    let wanted = [
-        ("owner-spider-subnet", subnet),
-        ("owner-application-gv", gv.as_str()),
-        ("owner-application-kind", top.kind.as_str()),
-        ("owner-application-namespace", namespace),
-        ("owner-application-name", top.name.as_str()),
-        ("interface", ifname),
-        ("ip-version", version),
-    ];
+    let gv = || if group.is_empty() { api_version.to_owned() } else { format!("{group}_{api_version}") };
     let found = labels(pool);
-    wanted.iter().all(|(key, value)| found.get(&format!("ipam.spidernet.io/{key}")).is_some_and(|found| found == value))
+    let says =
+        |key: &str, value: &str| found.get(&format!("ipam.spidernet.io/{key}")).is_some_and(|found| found == value);
+    says("interface", ifname)
+        && says("ip-version", version)
+        && says("owner-spider-subnet", &label_value(subnet))
+        && says("owner-application-gv", &label_value(&gv()))
+        && says("owner-application-kind", &label_value(&top.kind))
+        && says("owner-application-namespace", &label_value(namespace))
+        && says("owner-application-name", &label_value(&top.name))
 }
 
 fn labels(pool: &Pool) -> &BTreeMap<String, String> {

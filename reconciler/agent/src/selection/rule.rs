@@ -5,9 +5,10 @@ use std::fmt;
 use schemas::crd::ip_version::IpVersion;
 use schemas::name::IfName;
 
-use super::annotation::{self, Annotation, Item};
+use super::annotation::{self, Annotation};
 use super::{Request, SelectionError, fit, multus, pod_marks, subnet};
 use crate::catalogue::Catalogue;
+use crate::listed::Item;
 
 /// What may name pools, the stronger first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +97,7 @@ impl Rule {
                 subnet::pools(catalogue, request, self, subnet::of_nic(annotation::SUBNETS, &items, request.ifname)?)?
             }
             Self::Subnet => {
-                let items = [annotation::subnet(text(annotation::SUBNET))?];
+                let items = annotation::subnet(text(annotation::SUBNET))?;
                 subnet::pools(catalogue, request, self, subnet::of_nic(annotation::SUBNET, &items, request.ifname)?)?
             }
             Self::Pools => {
@@ -105,8 +106,8 @@ impl Rule {
                 return of_nic(&items, request.ifname).map(of_item);
             }
             Self::Pool => {
-                let item: Item = annotation::POOL.parse(text(annotation::POOL))?;
-                (item.v4(), item.v6())
+                let item = annotation::pool(text(annotation::POOL))?;
+                (item.ipv4, item.ipv6)
             }
             Self::Namespace => (
                 list(catalogue, request, annotation::NAMESPACE_V4)?,
@@ -135,7 +136,7 @@ pub(super) fn of_nic<'i>(items: &'i [Item], ifname: &IfName) -> Result<&'i Item,
 
 /// What an item of `ippools` names: whether the gateway gives a default route is its own affair.
 pub(super) fn of_item(item: &Item) -> Named {
-    Named { rule: Rule::Pools, v4: item.v4(), v6: item.v6(), clean_gateway: item.cleangateway }
+    Named { rule: Rule::Pools, v4: item.ipv4.clone(), v6: item.ipv6.clone(), clean_gateway: item.cleangateway }
 }
 
 fn pod_annotation<'c>(catalogue: &'c Catalogue, request: Request<'_>, annotation: Annotation) -> Option<&'c str> {
@@ -145,7 +146,7 @@ fn pod_annotation<'c>(catalogue: &'c Catalogue, request: Request<'_>, annotation
 fn list(catalogue: &Catalogue, request: Request<'_>, annotation: Annotation) -> Result<Vec<String>, SelectionError> {
     let namespace = catalogue.namespaces.get(&request.pod.namespace);
     let text = namespace.and_then(|namespace| namespace.annotations.get(annotation.key));
-    text.map_or_else(|| Ok(Vec::new()), |text| annotation.parse(text))
+    text.map_or_else(|| Ok(Vec::new()), |text| annotation::names(annotation, text))
 }
 
 fn defaults(catalogue: &Catalogue, version: IpVersion) -> Vec<String> {

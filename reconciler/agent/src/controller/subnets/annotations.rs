@@ -1,17 +1,10 @@
 //! What a pod template asks for (../spec/controller.md 6.2).
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
 use super::naming::{IP_NUMBER, RECLAIM};
-
-/// The annotation that asks for pools of several interfaces.
-const SUBNETS: &str = "ipam.spidernet.io/subnets";
-/// The annotation that asks for pools of one interface.
-const SUBNET: &str = "ipam.spidernet.io/subnet";
-/// The interface where none is named.
-const ETH0: &str = "eth0";
+pub use crate::auto_pool::Interface;
+use crate::auto_pool::{self, SUBNET, SUBNETS};
 
 /// What a template asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +15,6 @@ pub struct Asked {
     pub number: Number,
     /// Whether its pools go when the workload does.
     pub is_reclaimed: bool,
-}
-
-/// An interface and its subnets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name in the pods.
-    pub name: String,
-    /// The SpiderSubnet of its IPv4 addresses.
-    pub ipv4: Option<String>,
-    /// The SpiderSubnet of its IPv6 addresses.
-    pub ipv6: Option<String>,
 }
 
 /// How many addresses.
@@ -62,16 +44,6 @@ impl Number {
     }
 }
 
-#[derive(Deserialize)]
-struct Item {
-    #[serde(default)]
-    interface: String,
-    #[serde(default)]
-    ipv4: Vec<String>,
-    #[serde(default)]
-    ipv6: Vec<String>,
-}
-
 /// Whether a template asks for anything.
 pub fn is_asking(annotations: &BTreeMap<String, String>) -> bool {
     annotations.contains_key(SUBNETS) || annotations.contains_key(SUBNET)
@@ -82,70 +54,17 @@ pub fn is_asking(annotations: &BTreeMap<String, String>) -> bool {
 /// # Errors
 /// The annotation that cannot be followed, and why.
 pub fn asked(annotations: &BTreeMap<String, String>) -> Result<Option<Asked>, String> {
-    let items = if let Some(text) = annotations.get(SUBNETS) {
-        let items: Vec<Item> = parsed(SUBNETS, text)?;
-        if items.len() > 1 && items.iter().any(|item| item.interface.is_empty()) {
-            return Err(format!("annotation {SUBNETS}: with several entries each needs an interface"));
-        }
-        (SUBNETS, items)
+    let (annotation, interfaces) = if let Some(text) = annotations.get(SUBNETS) {
+        (SUBNETS, auto_pool::several(text))
     } else if let Some(text) = annotations.get(SUBNET) {
-        (SUBNET, vec![parsed::<Item>(SUBNET, text)?])
+        (SUBNET, auto_pool::single(text))
     } else {
         return Ok(None);
     };
-    let interfaces = interfaces(items.0, items.1)?;
+    let interfaces = interfaces.map_err(|problem| format!("annotation {annotation}: {problem}"))?;
     let number = annotations.get(IP_NUMBER).map_or(Ok(Number::Beyond(None)), |text| number(text))?;
     let is_reclaimed = annotations.get(RECLAIM).map_or(Ok(true), |text| truth(text))?;
     Ok(Some(Asked { interfaces, number, is_reclaimed }))
-}
-
-fn parsed<'a, T: Deserialize<'a>>(annotation: &str, text: &'a str) -> Result<T, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("annotation {annotation} is not the JSON that it should be: {error}"))
-}
-
-fn interfaces(annotation: &str, items: Vec<Item>) -> Result<Vec<Interface>, String> {
-    let wrong = |text: String| Err(format!("annotation {annotation}: {text}"));
-    if items.is_empty() {
-        return wrong("at least one entry is needed".into());
-    }
-    let (mut names, mut subnets) = (BTreeSet::new(), BTreeSet::new());
-    let mut interfaces = Vec::with_capacity(items.len());
-    for item in items {
-        let name = if item.interface.is_empty() { ETH0.to_owned() } else { item.interface };
-        if !is_label(&name) {
-            return wrong(format!(
-                "{:?} is no interface that a pool can be named after",
-                name.chars().take(80).collect::<String>()
-            ));
-        }
-        // In the pools' names letters are small, and all other signs are dashes.
-        if !names.insert(name.to_ascii_lowercase().replace('_', "-")) {
-            return wrong(format!("interface {name} is there twice"));
-        }
-        for subnet in item.ipv4.iter().chain(&item.ipv6) {
-            if !subnets.insert(subnet.clone()) {
-                return wrong(format!("SpiderSubnet {subnet} is there twice"));
-            }
-        }
-        let first = |list: Vec<String>| list.into_iter().next().filter(|name| !name.is_empty());
-        let (ipv4, ipv6) = (first(item.ipv4), first(item.ipv6));
-        if ipv4.is_none() && ipv6.is_none() {
-            return wrong(format!("interface {name} names no SpiderSubnet"));
-        }
-        interfaces.push(Interface { name, ipv4, ipv6 });
-    }
-    Ok(interfaces)
-}
-
-/// Whether it can be the value of a label.
-fn is_label(text: &str) -> bool {
-    let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && is_edge(bytes.first())
-        && is_edge(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 fn number(text: &str) -> Result<Number, String> {
@@ -207,13 +126,14 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_named() {
         for (pairs, text) in [
-            (vec![("subnet", "")], "ipam.spidernet.io/subnet is not the JSON"),
+            (vec![("subnet", "")], "ipam.spidernet.io/subnet: it is not the JSON"),
             (vec![("subnet", "{}")], "names no SpiderSubnet"),
-            (vec![("subnets", "[]")], "at least one entry"),
-            (vec![("subnets", r#"[{"ipv4":["a"]},{"interface":"x","ipv4":["b"]}]"#)], "each needs an interface"),
+            (vec![("subnets", "[]")], "at least one item"),
+            (vec![("subnets", r#"[{"ipv4":["a"]}]"#)], "interface is missing"),
+            (vec![("subnets", r#"[{"ipv4":["a"]},{"interface":"x","ipv4":["b"]}]"#)], "interface is missing"),
             (
                 vec![("subnets", r#"[{"interface":"x","ipv4":["a"]},{"interface":"X","ipv4":["b"]}]"#)],
-                "interface X is there twice",
+                "duplicate interface X",
             ),
             (
                 vec![("subnets", r#"[{"interface":"x","ipv4":["a"]},{"interface":"y","ipv4":["a"]}]"#)],

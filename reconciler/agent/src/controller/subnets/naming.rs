@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemas::crd::SpiderIPPool;
 use schemas::crd::ip_version::IpVersion;
 
+pub use crate::auto_pool::label_value;
+
 /// The label with the SpiderSubnet of a pool.
 pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
 /// The label with a SpiderSubnet's subnet.
@@ -29,8 +31,6 @@ const APP_GV: &str = "ipam.spidernet.io/owner-application-gv";
 const APP_KIND: &str = "ipam.spidernet.io/owner-application-kind";
 const APP_NAMESPACE: &str = "ipam.spidernet.io/owner-application-namespace";
 const APP_NAME: &str = "ipam.spidernet.io/owner-application-name";
-/// The longest value of a label.
-const LABEL: usize = 63;
 /// The longest name of a pool: 253 without the longest end that the name of one of its shards has.
 const NAME: usize = 253 - 40;
 
@@ -182,18 +182,6 @@ pub fn pool_name(version: IpVersion, app: &str, interface: &str, uid: &str) -> S
     format!("auto{number}-{}{end}", app.trim_end_matches(['-', '.']))
 }
 
-/// A text as the value of a label: what is too long is shortened, and told apart by a number made of the whole.
-pub fn label_value(text: &str) -> String {
-    if text.len() <= LABEL {
-        return text.to_owned();
-    }
-    // FNV-1a: later releases have to find the same.
-    let number = text.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    // Names are of ASCII; of another text nothing is cut in two.
-    let head: String = text.chars().filter(char::is_ascii).take(LABEL - 9).collect();
-    format!("{}-{:08x}", head.trim_end_matches(['-', '.', '_']), number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,9 +203,6 @@ mod tests {
             assert!(is_object_name(&name) && name.len() <= NAME, "{name}");
             assert!(name.ends_with("-12345"), "{name}");
         }
-        let (one, other) = ("x".repeat(64), format!("{}y", "x".repeat(63)));
-        assert!(label_value(&one) != label_value(&other) && label_value(&one).len() <= 63);
-        assert_eq!(label_value(&"x".repeat(63)).len(), 63);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{World, of};
-use crate::selection::Uplink;
+use crate::selection::{Uplink, decide};
 use schemas::crd::ip_version::IpVersion;
 
 const IPPOOLS: &str = "ipam.spidernet.io/ippools";
@@ -98,6 +98,23 @@ fn another_interface_that_gets_nothing_fails_all() {
     assert_eq!(world.pools(), ["a"]);
 }
 
+#[test]
+fn interfaces_that_the_pod_does_not_have_get_nothing() {
+    let names = ["eth0", "net1", "fast", "net2"];
+    let items: Vec<Value> = names.iter().map(|name| json!({"interface": name, "ipv4": ["a"]})).collect();
+    let world = |networks: &str| World::with_pools(&["a"]).annotated(json!({IPPOOLS: items, NETWORKS: networks}));
+    assert_eq!(world("x@fast,y").all().unwrap().unwrap().len(), 4);
+    let error = world("x@fast").all().unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("wrong input, invalid format of Pod annotation '{IPPOOLS}': ")), "{text}");
+    assert!(text.contains("the pod has no interface net2: k8s.v1.cni.cncf.io/networks names no network"), "{text}");
+    assert_eq!(error.code(), schemas::cni::error::CniError::INVALID_CONFIG);
+    let told = decide(&world("x@fast").catalogue(), world("x@fast").request(), |_| None);
+    assert_eq!(told.error, Some(text));
+    let text = ippools(json!([{"ipv4": ["a"]}, {"ipv4": ["b"]}, {"ipv4": ["c"]}])).all().unwrap_err().to_string();
+    assert!(text.contains("the pod has no interface net2"), "{text}");
+}
+
 /// Whether pool `a`, for networks of these names, fits interface `nic`.
 fn is_of(multus_name: &[&str], nic: &str, annotations: Value, cluster_network: Option<&str>) -> Result<(), String> {
     let mut world = World::new().pool("a", json!({"multusName": multus_name})).configured(&["a"], &[]);
@@ -166,11 +183,12 @@ fn what_the_configuration_says_holds_for_its_own_interface_alone() {
     let items = json!([{"interface": "net1", "ipv4": ["own"]}, {"interface": "net2", "ipv4": ["open"]}]);
     let world = |open: Value| {
         let world = World::new().pool("own", json!({"multusName": ["conf"]})).pool("open", open);
-        let mut world = world.annotated(json!({IPPOOLS: items}));
+        let mut world = world.annotated(json!({IPPOOLS: items, NETWORKS: "other@net2"}));
         world.uplink = Uplink::Unknown("nobody knows".into());
         world.all()
     };
     assert_eq!(world(json!({})).unwrap().unwrap().len(), 2, "the uplink of net2 is not looked at");
     let text = world(json!({"multusName": ["conf"]})).unwrap_err().to_string();
-    assert!(text.contains("IPPool open used by the Pod interface net2 is not matched: no annotation"), "{text}");
+    let words = "IPPool open used by the Pod interface net2 is not matched with the multusCR app/other";
+    assert!(text.contains(words), "{text}");
 }

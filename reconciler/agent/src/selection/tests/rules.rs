@@ -3,7 +3,11 @@
 use schemas::cni::error::CniError;
 use serde_json::{Value, json};
 
+use schemas::crd::SpiderIPPool;
+use schemas::crd::ippool::SpiderIPPoolSpec;
+
 use super::World;
+use crate::catalogue::Object;
 use crate::selection::{Rule, decide};
 
 const IPPOOL: &str = "ipam.spidernet.io/ippool";
@@ -120,14 +124,67 @@ fn a00003_what_is_malformed_gives_no_address_and_says_what_is_expected() {
 
 #[test]
 fn a00003_unknown_pools_are_named_with_where_they_stand() {
-    let world = World::with_pools(&["a"]).annotated(json!({IPPOOL: {"ipv4": ["a", "b"]}}));
-    assert_eq!(
-        world.refusal(),
-        "failed to get original IPPool b: not found; create it or correct its name in the pod's annotation \
-         ipam.spidernet.io/ippool"
+    let world = World::with_pools(&["a", "a6"])
+        .pool("off", json!({"disable": true}))
+        .annotated(json!({IPPOOL: {"ipv4": ["a", "b", "off", "x*"], "ipv6": ["c", "a6", "a"]}}));
+    let error = world.select().unwrap_err();
+    let expected = "failed to get original IPPool b: not found; create it or correct its name in the pod's annotation \
+                    ipam.spidernet.io/ippool; failed to get original IPPool c: not found; create it or correct its name in \
+                    the pod's annotation ipam.spidernet.io/ippool; of the other IPPools of net1 [a: it fits, off: disabled \
+                    IPPool off, x*: no IPv4 IPPool matches x*, a6: it fits, a: expect an IPv6 IPPool, but the version of the \
+                    IPPool a is IPv4]";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!((error.code(), error.is_awaited()), (CniError::TRY_AGAIN, false));
+    let only = World::with_pools(&["a"]).configured(&["b"], &[]).refusal();
+    assert!(
+        only.ends_with("correct its name in default_ipv4_ippool and default_ipv6_ippool of the network configuration")
     );
     let text = World::with_pools(&["a"]).configured(&["a["], &[]).refusal();
     assert!(text.contains("IPPool pattern \"a[\" in default_ipv4_ippool"), "{text}");
+}
+
+#[test]
+fn a_pool_that_is_not_valid_is_told_from_one_that_is_not_there() {
+    let mut world = World::with_pools(&["a1", "z"]).configured(&["z", "bad"], &[]);
+    let bad = SpiderIPPoolSpec { subnet: "10.0.0.1/24".into(), ..SpiderIPPoolSpec::default() };
+    world.objects.push(Object::IpPool(SpiderIPPool::new("bad", bad)));
+    let error = world.select().unwrap_err();
+    let expected = "failed to get original IPPool bad: it is there and not valid: spec.subnet: unformatted subnet 10.0.0.1/24, \
+                    please change it to 10.0.0.0/24; correct it; of the other IPPools of net1 [z: it fits]";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(error.code(), CniError::TRY_AGAIN);
+    let decision = decide(&world.catalogue(), world.request(), |_| None);
+    let told = &decision.families[0].pools[1];
+    assert!(told.name == "bad" && told.unfit.as_ref().unwrap().contains("spec.subnet"), "{told:?}");
+    // A pattern passes it over, and says so where nothing else matches.
+    let world = world.configured(&["?1", "b*"], &[]);
+    assert_eq!(world.pools(), ["a1"]);
+    let error = world.configured(&["b*"], &[]).select().unwrap_err();
+    assert!(error.to_string().contains("invalid IPPool bad: spec.subnet: unformatted"), "{error}");
+    assert_eq!(error.code(), CniError::TRY_AGAIN);
+}
+
+#[test]
+fn an_annotation_names_no_more_than_can_be_looked_at() {
+    let many: Vec<String> = (0..50_000).map(|n| format!("*{n}")).collect();
+    let items: Vec<Value> = (0..65).map(|n| json!({"interface": format!("net{n}"), "ipv4": ["a"]})).collect();
+    for (key, value, words) in [
+        (IPPOOL, json!({"ipv4": many}), "ipv4 has 50000 names, and 64 are the most"),
+        (IPPOOLS, json!([{"interface": "net1", "ipv6": many}]), "ipv6 has 50000 names, and 64 are the most"),
+        (IPPOOLS, json!(items), "it has 65 items, and 64 are the most"),
+        (IPPOOL, json!({"ipv4": ["a".repeat(254)]}), "ipv4 has a name of 254 characters, and 253 are the most"),
+        ("ipam.spidernet.io/subnets", json!(items), "it has 65 items, and 64 are the most"),
+        ("ipam.spidernet.io/subnet", json!({"ipv4": many}), "ipv4 has 50000 names, and 64 are the most"),
+    ] {
+        let error = World::with_pools(&["a"]).annotated(json!({key: value})).select().unwrap_err();
+        let begin = format!("wrong input, invalid format of Pod annotation '{key}': {words}; expected");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.code(), CniError::INVALID_CONFIG);
+    }
+    let world = World::with_pools(&["a"]).namespace(json!({}), json!({NAMESPACE_V4: many}));
+    assert!(world.refusal().contains("it has 50000 names, and 64 are the most"), "{}", world.refusal());
+    let most: Vec<String> = (0..63).map(|n| format!("a{n}*")).chain(["a".into()]).collect();
+    assert_eq!(World::with_pools(&["a"]).annotated(json!({IPPOOL: {"ipv4": most}})).pools(), ["a"]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Applications' own pools, which the controller makes out of SpiderSubnets.
 
 use schemas::cni::error::CniError;
+use schemas::crd::ip_version::IpVersion;
 use serde_json::{Value, json};
 
 use super::{World, owner};
 use crate::catalogue::Marks;
+use crate::controller::subnets::naming::{App, labels};
 use crate::selection::Top;
 
 const SUBNET: &str = "ipam.spidernet.io/subnet";
@@ -48,12 +50,32 @@ fn deployment(annotations: Value) -> World {
 #[test]
 fn i00012_each_interface_has_the_pool_made_for_it() {
     let list = json!({SUBNETS: [
-        {"interface": "eth0", "ipv4": ["s4"]},
+        {"interface": "eth0", "ipv4": ["s5"], "ipv6": null},
         {"interface": "net1", "ipv4": ["s4", "unused"], "ipv6": ["s6"]},
     ]});
     assert_eq!(deployment(list.clone()).pools(), ["auto4-web-net1-1", "auto-web-net1-6"]);
-    assert_eq!(deployment(list).nic("eth0").pools(), ["auto4-web-eth0-1"]);
+    let of_eth0 = auto("s5", "apps_v1", "Deployment", "web", "eth0", 4);
+    assert_eq!(deployment(list).pool("auto4-web-eth0-5", of_eth0).nic("eth0").pools(), ["auto4-web-eth0-5"]);
     assert_eq!(deployment(json!({SUBNET: {"ipv4": ["s4"]}})).nic("eth0").pools(), ["auto4-web-eth0-1"]);
+}
+
+#[test]
+fn i00017_the_pool_of_a_workload_with_a_long_name_is_found_by_the_labels_that_the_controller_gives_it() {
+    let (workload, subnet) = ("w".repeat(200), "s".repeat(100));
+    let app = App::of("apps/v1", "Deployment", "app", &workload);
+    let labels = labels(&app, "uid", &subnet, "net1", IpVersion::V4, true);
+    assert!(labels.values().all(|value| value.len() <= 63), "{labels:?}");
+    let fields = json!({"labels": labels, "podAffinity": {"matchLabels": app.affinity()}});
+    let world = |workload: &str| {
+        World::new()
+            .pool("auto4-long", fields.clone())
+            .annotated(json!({SUBNET: {"interface": "net1", "ipv4": [subnet]}}))
+            .controlled_by("apps/v1", "Deployment", workload)
+    };
+    assert_eq!(world(&workload).pools(), ["auto4-long"]);
+    // Another one whose name begins alike has none.
+    let error = world(&format!("{workload}x")).select().unwrap_err();
+    assert_eq!((error.code(), error.is_awaited()), (CniError::TRY_AGAIN, true));
 }
 
 #[test]
@@ -132,7 +154,11 @@ fn an_interface_that_is_not_listed_is_told_so() {
         (json!({SUBNETS: []}), "at least one item"),
         (json!({SUBNETS: [{"ipv4": ["s4"]}]}), "interface is missing"),
         (json!({SUBNETS: [{"interface": "net1"}, {"interface": "net1"}]}), "duplicate interface net1"),
-        (json!({SUBNETS: [{"interface": "net1"}]}), "names none for this interface"),
+        (json!({SUBNETS: [{"interface": "net1"}]}), "interface net1 names no SpiderSubnet"),
+        (
+            json!({SUBNETS: [{"interface": "net1", "ipv4": ["s4"]}, {"interface": "x", "ipv4": ["s4"]}]}),
+            "is there twice",
+        ),
         (json!({SUBNET: "s4"}), "expected value"),
     ] {
         let text = deployment(annotations).refusal();
