@@ -21,7 +21,7 @@ use super::detect::Detection;
 use super::kept::Chooser;
 use super::{arrival, place, routes, wait};
 use crate::agent::Agent;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Marks};
 use crate::cluster::Standing;
 use crate::kept::KeptFor;
 use crate::ledger::{PoolCounts, SandboxRecords, Update};
@@ -209,7 +209,13 @@ pub(super) fn choose(agent: &Agent, place: &Place, ipam: &SpiderpoolIpam) -> Res
     }
     let declared = agent.declared();
     let catalogue = agent.catalogue();
-    let facts = selection::Facts::of(agent, &catalogue, &place.pod, ipam);
+    let pod = &place.pod;
+    let is_dead = |marks: &Marks| marks.is_terminating && !pod.uid.is_empty() && marks.uid == pod.uid;
+    if selection::pod_marks(&catalogue, pod).is_some_and(is_dead) {
+        let text = format!("dead Pod {pod}, we cannot allocate IP addresses to it: it is being deleted");
+        return Err(refuse(CniError::new(CniError::FAILED, text)));
+    }
+    let facts = selection::Facts::of(agent, &catalogue, pod, ipam);
     let request = facts.request(agent, place, ipam);
     let refused = |error: SelectionError| {
         let declared = error.is_awaited().then(|| declared.clone());

@@ -43,6 +43,9 @@ const CALM: Duration = Duration::from_millis(10);
 /// All rows. The bed's own agent does not run afterwards.
 pub(super) fn rows(programs: &Programs, bed: &mut Bed) -> Result<Vec<Row>, Failure> {
     bed.scene.apply("populous.yaml", &pool())?;
+    while !bed.agent.list("ippools")?.iter().any(|pool| pool["metadata"]["name"] == POOL) {
+        thread::sleep(CALM);
+    }
     let node = bed.scene.worker.open()?;
     let template = {
         let bed = &*bed;

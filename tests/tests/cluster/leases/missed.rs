@@ -85,6 +85,23 @@ fn replaced(ground: &Ground) {
     let next = fleet.application("set").bind_owned(&ground.objects, "set-0", &node.name, &set).unwrap();
     assert_eq!(node.start(&next, &book, PATIENCE).unwrap().0, first);
     node.stop(&next, &book, PATIENCE).unwrap();
+    // One that is being deleted starts no more.
+    let kubectl = |arguments: &[&str]| {
+        let own = ["--namespace", &next.namespace];
+        ground.kubectl().ask(&[arguments, &own[..]].concat(), "").unwrap();
+    };
+    let held = |names: &str| format!(r#"{{"metadata": {{"finalizers": {names}}}}}"#);
+    kubectl(&["patch", "pod", &next.name, "--type=merge", "--patch", &held(r#"["example.com/held"]"#)]);
+    kubectl(&["delete", "pod", &next.name, "--wait=false"]);
+    let refused = eventually("it is known to be ending", || match node.add(&next, &book) {
+        Ok(address) => {
+            node.stop(&next, &book, PATIENCE).unwrap();
+            Err(address.to_string())
+        }
+        Err(error) => Ok(error.to_string()),
+    });
+    assert!(refused.contains("dead Pod"), "{refused}");
+    kubectl(&["patch", "pod", &next.name, "--type=merge", "--patch", &held("null")]);
     wait_for(node, &[]);
 }
 
