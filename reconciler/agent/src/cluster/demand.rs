@@ -79,30 +79,21 @@ impl Drop for Asked {
 /// Who wants an address of each pool and has none.
 pub(super) fn wants(agent: &Agent, asking: &Asking) -> BTreeMap<String, BTreeSet<Want>> {
     let catalogue = agent.catalogue();
-    let have: BTreeSet<Want> = agent
-        .ledger
-        .sandboxes()
-        .iter()
-        .flat_map(|records| records.attachments.values().filter(|attachment| attachment.allocated))
-        .map(|attachment| {
-            (attachment.pod.namespace.clone(), attachment.pod.name.clone(), attachment.key.ifname.to_string())
-        })
-        .collect();
     let mut wants = asking.wants();
     for ((namespace, name), marks) in &catalogue.pods {
         if marks.is_terminating {
             continue;
         }
         let identity = Identity::of_marks(&catalogue.conf, namespace, name, marks);
+        let have = agent.ledger.interfaces_of(namespace, name);
         for (pool, ifname) in of_pod(agent, &catalogue, namespace, name, marks) {
             // One that has an address to come back to wants no other.
             let owner = identity.as_ref().map(|identity| identity.reservation(&ifname).to_string());
             if owner.is_some_and(|owner| agent.ledger.kept_for(&owner).iter().any(|(_, kept, _)| *kept == pool)) {
                 continue;
             }
-            let want = (namespace.clone(), name.clone(), ifname);
-            if !have.contains(&want) {
-                wants.entry(pool).or_default().insert(want);
+            if !have.contains(&ifname) {
+                wants.entry(pool).or_default().insert((namespace.clone(), name.clone(), ifname));
             }
         }
     }

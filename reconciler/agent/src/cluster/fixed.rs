@@ -230,7 +230,7 @@ fn known(endpoint: Option<SpiderEndpoint>, wanted: &Wanted) -> Known {
 async fn keep_used(agent: &Agent, catalogue: &Catalogue) -> BTreeSet<(Key, String)> {
     let kept = agent.ledger.kept();
     let mut have = BTreeSet::new();
-    for records in agent.ledger.sandboxes() {
+    for records in catalogue.pods.keys().flat_map(|(namespace, name)| agent.ledger.of_pod(namespace, name)) {
         for attachment in records.attachments.values().filter(|attachment| attachment.allocated) {
             let ifname = attachment.key.ifname.to_string();
             let pod = &attachment.pod;

@@ -100,6 +100,15 @@ impl Ledger {
         containers.filter_map(|container| state.sandboxes.get(container).cloned()).collect()
     }
 
+    /// The interfaces of such pods that have addresses of ours.
+    pub fn interfaces_of(&self, namespace: &str, pod: &str) -> BTreeSet<String> {
+        let sandboxes = self.of_pod(namespace, pod);
+        let attachments = sandboxes.iter().flat_map(|records| records.attachments.values());
+        let own =
+            attachments.filter(|found| found.allocated && found.pod.name == pod && found.pod.namespace == namespace);
+        own.map(|attachment| attachment.key.ifname.to_string()).collect()
+    }
+
     /// One of the links that stand on a link of the node, besides an attachment's own: all of them are of one kind.
     pub fn company(&self, master: &IfName, own: &AttachmentKey) -> Option<(AttachmentKey, LinkIntent)> {
         let state = self.state();
