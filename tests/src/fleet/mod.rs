@@ -272,7 +272,12 @@ impl<'a> Fleet<'a> {
 
     /// What the shards of its pool say.
     pub fn census(&self) -> Result<Census, FleetError> {
-        Census::take(&self.ground.objects, &self.name)
+        self.census_of(&self.name)
+    }
+
+    /// What the shards of another pool say.
+    pub fn census_of(&self, pool: &str) -> Result<Census, FleetError> {
+        Census::take(&self.ground.objects, pool)
     }
 
     /// What is wrong with the book, and between the book and the shards: a line each.

@@ -8,11 +8,12 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::ipam::{Ipam, Sandbox};
-use crate::node::{COORDINATOR, Node, POOL, POOL_NAME, eventually, trial};
+use crate::node::{COORDINATOR, Node, POOL, POOL_NAME, eventually, holds, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_original_plugin_s_requests", plugin_requests),
+        trial("c00018_c00019_only_a_stateless_pod_s_conflicting_addresses_are_released", conflicting),
         trial("a_pod_s_addresses_over_the_socket", endpoint),
         trial("the_coordinator_s_settings_over_the_socket", coordinator),
         trial("requests_that_cannot_be_meant", bad_requests),
@@ -46,8 +47,9 @@ fn ask(socket: &Path, method: &str, path: &str, body: &Value) -> Reply {
     request(socket, method, path, body.to_string().as_bytes()).unwrap()
 }
 
-fn conf(socket: &Path) -> String {
-    let conf = json!({ "ipamUnixSocketPath": socket, "enableIPConflictDetection": false }).to_string();
+fn conf(socket: &Path, keeps: bool) -> String {
+    let conf = json!({"ipamUnixSocketPath": socket, "enableIPConflictDetection": false, "enableStatefulSet": keeps});
+    let conf = conf.to_string();
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "spiderpool-conf", "namespace": "kube-system"},
         "data": {"conf.yml": conf}})
     .to_string()
@@ -59,18 +61,23 @@ struct Bed {
 }
 
 /// A node and where it is to have its second socket.
-fn node(name: &str) -> (Node, PathBuf) {
-    let node = Node::with(name, &[("p.yaml", POOL), ("c.yaml", COORDINATOR)]);
+fn node(name: &str, further: &[(&str, &str)]) -> (Node, PathBuf) {
+    let node = Node::with(name, &[&[("p.yaml", POOL), ("c.yaml", COORDINATOR)], further].concat());
     let socket = node.scene.manifests().with_file_name("spidernet").join("spiderpool.sock");
     (node, socket)
 }
 
 fn declare(node: &Node, socket: &Path) {
-    std::fs::write(node.scene.manifests().join("conf.json"), conf(socket)).unwrap();
+    node.scene.apply("conf.json", &conf(socket, true)).unwrap();
 }
 
 fn bed(name: &str) -> Bed {
-    let (node, socket) = node(name);
+    bed_with(name, &[])
+}
+
+/// With these manifests besides pool and coordinator.
+fn bed_with(name: &str, further: &[(&str, &str)]) -> Bed {
+    let (node, socket) = node(name, further);
     declare(&node, &socket);
     eventually("the agent's second socket", || request(&socket, "GET", "/v1/ipam/healthy", b"").map(drop));
     Bed { node, socket }
@@ -113,6 +120,45 @@ fn plugin_requests() {
     assert_eq!(ask(&bed.socket, "DELETE", "/v1/ipam/ips", &all), (200, Value::Null));
     bed.node.forgets_all();
     assert_eq!(bed.node.counts(POOL_NAME), (0, 41));
+}
+
+fn conflicting() {
+    let pods = [("web-1", "ReplicaSet", "web"), ("db-0", "StatefulSet", "db")].map(|(name, kind, controller)| {
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": kind, "name": controller, "uid": "o", "controller": true}]);
+        let metadata = json!({"name": name, "namespace": "default", "ownerReferences": owner});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}).to_string()
+    });
+    let bed = bed_with("i7", &[("web.json", &pods[0]), ("db.json", &pods[1])]);
+    let (web, db) = (Sandbox::new(&bed.node, "web-1"), Sandbox::new(&bed.node, "db-0"));
+    let all = |sandbox: &Sandbox, pod: &str, is_conflict: bool| {
+        let body = json!({"containerID": sandbox.it.container, "podNamespace": "default", "podName": pod, "podUID": "",
+            "isReleaseConflictIPs": is_conflict});
+        ask(&bed.socket, "DELETE", "/v1/ipam/ips", &body)
+    };
+    let add = |sandbox: &Sandbox, pod: &str| {
+        let (status, body) = ask(&bed.socket, "POST", "/v1/ipam/ip", &add_args(sandbox, pod));
+        assert_eq!(status, 200, "{body}");
+        body["ips"][0]["address"].as_str().unwrap().to_owned()
+    };
+    let (of_web, of_db) = (add(&web, "web-1"), add(&db, "db-0"));
+    assert_eq!(all(&web, "web-1", true), (200, Value::Null));
+    eventually("one has been released", || holds(bed.node.counts(POOL_NAME).0 == 1, bed.node.counts(POOL_NAME)));
+    let forbidden = (522, json!("forbid releasing IPs for stateful workload"));
+    assert_eq!(all(&db, "db-0", true), forbidden);
+    assert_eq!(add(&db, "db-0"), of_db, "it has it still");
+    // The plugin's own clearing up is no such question; the address is the pod's all the same.
+    assert_eq!(all(&db, "db-0", false), (200, Value::Null));
+    eventually("both have been released", || holds(bed.node.counts(POOL_NAME).0 == 0, bed.node.counts(POOL_NAME)));
+    assert_eq!(add(&db, "db-0"), of_db);
+    assert_ne!(add(&web, "web-1"), of_db);
+    assert_ne!(of_web, of_db);
+    // Where it keeps nothing, it is as any other.
+    bed.node.scene.apply("conf.json", &conf(&bed.socket, false)).unwrap();
+    eventually("the switch", || {
+        let answer = all(&db, "db-0", true);
+        holds(answer == (200, Value::Null), answer)
+    });
 }
 
 fn endpoint() {
@@ -197,7 +243,7 @@ fn moves() {
 }
 
 fn left_alone() {
-    let (node, socket) = node("i6");
+    let (node, socket) = node("i6", &[]);
     std::fs::create_dir(socket.parent().unwrap()).unwrap();
     let original = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     declare(&node, &socket);

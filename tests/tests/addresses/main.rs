@@ -6,6 +6,7 @@
 mod agent_api;
 mod exhaustion;
 mod ipam;
+mod later;
 mod nics;
 #[path = "../node/mod.rs"]
 mod node;
@@ -13,6 +14,7 @@ mod spread;
 
 fn main() {
     node::run(|| {
-        [agent_api::trials(), exhaustion::trials(), nics::trials(), spread::trials()].into_iter().flatten().collect()
+        let trials = [agent_api::trials(), exhaustion::trials(), later::trials(), nics::trials(), spread::trials()];
+        trials.into_iter().flatten().collect()
     });
 }

@@ -10,6 +10,7 @@ use tests::fleet::{Book, Controller, Fleet, Ground, Node, Options, Pod};
 
 use crate::bed::eventually;
 use crate::leases::{PATIENCE, alone, assert_right, pool, refusal};
+use crate::resident::definition;
 
 const SETS: &str = "/apis/apps/v1/namespaces/fixed/statefulsets";
 const ENDPOINT: &str = "/apis/spiderpool.spidernet.io/v2beta1";
@@ -104,6 +105,7 @@ fn along(ground: &Ground) {
     let stage = Stage { ground, fleet, book: Book::default() };
     moves(&stage);
     is_waited_for(&stage);
+    outlives_its_pod(&stage);
     takes_another_pool(&stage);
     machines(&stage);
     assert_right(&stage.fleet, &stage.book);
@@ -181,6 +183,31 @@ fn is_waited_for(stage: &Stage<'_>) {
     stage.wait_free(address);
 }
 
+/// Deleted by force: the API server has known no such pod for a while when its controller makes the next one.
+fn outlives_its_pod(stage: &Stage<'_>) {
+    let Stage { ground, fleet, book } = stage;
+    let [one, two] = &fleet.nodes[..] else { unreachable!("two nodes were asked for") };
+    let set = set(ground, "fixed", "left", 1);
+    let (old, address) = stage.begin("left-0", one, &set, "fixed");
+    let before = stage.endpoint_of("left-0").unwrap();
+    old.delete(&ground.objects).unwrap();
+    // For longer than an agent takes to see it and to write something.
+    std::thread::sleep(Duration::from_secs(2));
+    let after = stage.endpoint_of("left-0").unwrap();
+    assert_eq!((&after["status"], &after["metadata"]["ownerReferences"]), (&before["status"], &Value::Null));
+    let new = stage.bind("left-0", two, &set, "fixed");
+    let said = refusal(two.add(&new, book));
+    assert!(said.contains(&one.name) && said.contains(&address.to_string()), "{said}");
+    two.stop(&new, book, PATIENCE).unwrap();
+    one.stop(&old, book, PATIENCE).unwrap();
+    let (again, _) = two.start(&new, book, PATIENCE).unwrap();
+    assert_eq!(again, address);
+    stage.end(&new);
+    stage.wait_kept(&new, address);
+    ground.objects.delete(SETS, "left").unwrap();
+    stage.wait_free(address);
+}
+
 /// A00009: its annotation names another pool.
 fn takes_another_pool(stage: &Stage<'_>) {
     let Stage { ground, fleet, .. } = stage;
@@ -208,21 +235,10 @@ fn takes_another_pool(stage: &Stage<'_>) {
 fn machines(stage: &Stage<'_>) {
     let Stage { ground, fleet, .. } = stage;
     let [one, two] = &fleet.nodes[..] else { unreachable!("two nodes were asked for") };
-    let definition = |kind: &str, plural: &str| {
-        let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.kubevirt.io")},
-            "spec": {
-                "group": "kubevirt.io", "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
-            },
-        })
-    };
     let kinds = [("VirtualMachine", "virtualmachines"), ("VirtualMachineInstance", "virtualmachineinstances")];
     for (kind, plural) in kinds {
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        ground.objects.create(path, &definition(kind, plural)).unwrap();
+        ground.objects.create(path, &definition("kubevirt.io", "v1", kind, plural)).unwrap();
     }
     let make = |kind: &str, plural: &str| {
         let object =

@@ -5,6 +5,7 @@
 
 mod access;
 mod adopt;
+mod applications;
 mod bed;
 mod collection;
 mod controller;
@@ -12,11 +13,14 @@ mod crds;
 mod faults;
 mod fixed;
 mod leases;
+mod nics;
 mod objects;
 mod place;
 mod pools;
+mod resident;
 mod seed;
 mod subnets;
+mod switches;
 
 fn main() {
     // In the private world cargo has no network.
@@ -29,16 +33,19 @@ fn main() {
             objects::trials(),
             access::trials(),
             adopt::trials(),
+            applications::trials(),
             collection::trials(),
             controller::trials(),
             crds::trials(),
             faults::trials(),
             fixed::trials(),
             leases::trials(),
+            nics::trials(),
             place::trials(),
             pools::trials(),
             seed::trials(),
             subnets::trials(),
+            switches::trials(),
         ];
         trials.into_iter().flatten().collect()
     });

@@ -10,12 +10,19 @@ mod gateways;
 mod latency;
 #[path = "../node/mod.rs"]
 mod node;
+mod stateful;
 mod switches;
 
 fn main() {
     node::run(|| {
-        let trials =
-            [conflicts::trials(), gateways::trials(), background::trials(), switches::trials(), latency::trials()];
+        let trials = [
+            conflicts::trials(),
+            stateful::trials(),
+            gateways::trials(),
+            background::trials(),
+            switches::trials(),
+            latency::trials(),
+        ];
         trials.into_iter().flatten().collect()
     });
 }

@@ -14,15 +14,17 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, ResourceExt};
 use schemas::crd::SpiderEndpoint;
 use schemas::crd::endpoint::SpiderEndpointSpec;
+use schemas::intent::PodRef;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::fixed;
 use super::incarnation::spread;
+use super::{fixed, lasting};
 use crate::agent::Agent;
 use crate::endpoint::{self, Endpoint};
 use crate::identity::{Keeping, OWNER_API_VERSION};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::selection;
 
 /// A sandbox that is made anew gives its addresses back and takes them again: what lasts no longer is not written.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -129,7 +131,9 @@ pub(super) async fn keep(agent: Arc<Agent>) {
             }
         }
         version.mark_unchanged();
-        let wanted = endpoint::all(&agent);
+        let catalogue = agent.catalogue();
+        let is_declared = |pod: &PodRef| selection::pod_marks(&catalogue, pod).is_some();
+        let wanted = lasting::wanted(endpoint::all(&agent), &kept, &standing.known, is_declared);
         was_wanted.extend(wanted.keys().cloned());
         let mut writes = due(&agent, &wanted, &standing, &mut was_wanted).await;
         kept.extend(wanted.iter().filter(|(_, one)| one.is_kept).map(|(key, one)| (key.clone(), one.clone())));
@@ -204,18 +208,24 @@ async fn due(
             (endpoint.status.owner_controller_type, endpoint.status.owner_controller_name) = (top.kind, top.name);
         }
         let stands = standing.known.get(key);
-        if stands.and_then(|stands| stands.status.as_ref()) != Some(&endpoint.status) {
+        let is_right = |stands: &SpiderEndpoint| {
+            stands.status.as_ref() == Some(&endpoint.status) && is_rightly_owned(stands, &endpoint)
+        };
+        if !stands.is_some_and(is_right) {
             writes.push(Write::Put(key.clone(), Box::new(endpoint), stands.cloned().map(Box::new)));
         }
     }
     let catalogue = agent.catalogue();
+    // One whose pod has another one now is of a machine that keeps its addresses since.
+    let told: BTreeSet<&str> = wanted.values().map(|endpoint| endpoint.pod.uid.as_str()).collect();
     for (key, stands) in standing.known.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
         let uid = stands.status.as_ref().map(|status| status.current.uid.as_str()).unwrap_or_default();
-        if Keeping::of(&catalogue.conf, &fixed::owner_of(stands)).is_some() {
+        let is_told_elsewhere = !uid.is_empty() && told.contains(uid);
+        if !is_told_elsewhere && Keeping::of(&catalogue.conf, &fixed::owner_of(stands)).is_some() {
             // By this the next pod finds its addresses; the controller ends it.
             continue;
         }
-        let lives = catalogue.pods.get(key).is_some_and(|pod| pod.uid == uid);
+        let lives = !is_told_elsewhere && catalogue.pods.get(key).is_some_and(|pod| pod.uid == uid);
         if was_wanted.remove(key) || !lives {
             writes.push(Write::Delete(key.clone(), Box::new(stands.clone())));
         }
@@ -238,10 +248,11 @@ async fn carry_out(client: &Client, write: Write) -> Result<Done, kube::Error> {
             let wanted = |mut object: SpiderEndpoint| {
                 object.metadata.namespace = Some(namespace.clone());
                 object.metadata.owner_references = owner_reference(&endpoint);
-                if let Some(owner) = endpoint.owner.as_ref().filter(|_| endpoint.is_kept) {
-                    let (key, value) = (OWNER_API_VERSION.to_owned(), owner.api_version.clone());
-                    object.metadata.annotations.get_or_insert_default().insert(key, value);
-                }
+                let annotations = object.metadata.annotations.get_or_insert_default();
+                match endpoint.owner.as_ref().filter(|_| endpoint.is_kept) {
+                    Some(owner) => annotations.insert(OWNER_API_VERSION.to_owned(), owner.api_version.clone()),
+                    None => annotations.remove(OWNER_API_VERSION),
+                };
                 object.status = Some(endpoint.status.clone());
                 object
             };
@@ -310,6 +321,16 @@ fn owner_reference(endpoint: &Endpoint) -> Option<Vec<OwnerReference>> {
         uid: endpoint.pod.uid.clone(),
         ..OwnerReference::default()
     }])
+}
+
+/// Whether what stands goes with its pod, or outlives it and tells of which API its controller is, as it should: who keeps
+/// addresses may be switched while pods have them.
+fn is_rightly_owned(stands: &SpiderEndpoint, wanted: &Endpoint) -> bool {
+    let is_pods = stands.owner_references().iter().any(|owner| owner.kind == "Pod" && owner.uid == wanted.pod.uid);
+    match wanted.owner.as_ref().filter(|_| wanted.is_kept) {
+        Some(owner) => !is_pods && fixed::owner_of(stands).api_version == owner.api_version,
+        None => is_pods || wanted.pod.uid.is_empty(),
+    }
 }
 
 fn key(endpoint: &SpiderEndpoint) -> Key {

@@ -10,6 +10,7 @@ mod fixed;
 pub(crate) mod incarnation;
 mod inputs;
 mod kinds;
+mod lasting;
 pub(crate) mod leases;
 mod notices;
 mod owners;
