@@ -106,7 +106,7 @@ async fn resync(agent: &Arc<Agent>, interval: Duration) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(interval) => {
-                agent.mark_all();
+                agent.mark_in_turn().await;
                 estranged::find_again(agent).await;
             }
             () = &mut stopping => return,

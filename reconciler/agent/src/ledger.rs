@@ -494,8 +494,15 @@ impl State {
         if is_leasing {
             space.keep_only(&self.leased.set(pool));
         }
-        for address in self.allocations.keys().chain(&self.reserved).chain(&self.estranged).chain(self.kept.keys()) {
-            space.take(*address);
+        let stretches: Vec<(IpAddr, IpAddr)> = space.total().iter().collect();
+        // What is others' is not looked at: pools may be many, and pods too.
+        for (first, last) in stretches {
+            let kept = self.kept.range(first..=last).map(|(address, _)| address);
+            let others = self.reserved.range(first..=last).chain(self.estranged.range(first..=last)).chain(kept);
+            let allocated = self.allocations.range(first..=last).map(|(address, _)| address);
+            for address in allocated.chain(others) {
+                space.take(*address);
+            }
         }
         for (address, _) in self.occupied.iter() {
             space.take(address);

@@ -1,6 +1,7 @@
 //! Who reconciles which sandbox, when: one worker a sandbox, a bounded number at once, back-off for what fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use crate::agent::Agent;
 use crate::cluster::Notice;
 use crate::fight::Fight;
+use crate::ledger::SandboxRecords;
 use crate::pass;
 
 mod numbers;
@@ -325,6 +327,26 @@ impl Agent {
         }
     }
 
+    /// It is time to look at all sandboxes. Of those whose namespaces were gone, only at those at whose paths something is,
+    /// and at those that nothing is wanted of: what they had is to be given back.
+    pub async fn mark_in_turn(self: &Arc<Self>) {
+        let gone = self.workers.without_namespace();
+        let is_gone =
+            |records: &Arc<SandboxRecords>| gone.contains(&records.sandbox.container) && !records.is_withdrawn();
+        let (gone, living): (Vec<_>, Vec<_>) = self.ledger.sandboxes().into_iter().partition(is_gone);
+        for records in living {
+            self.mark(&records.sandbox.container, Cause::Resync);
+        }
+        self.node.mark();
+        let is_there = |records: &Arc<SandboxRecords>| {
+            records.sandbox.netns.as_ref().is_some_and(|netns| Path::new(&netns.path).exists())
+        };
+        let back = tokio::task::spawn_blocking(move || gone.into_iter().filter(is_there).collect::<Vec<_>>()).await;
+        for records in back.unwrap_or_default() {
+            self.mark(&records.sandbox.container, Cause::Resync);
+        }
+    }
+
     /// Those sandboxes need a look whose plan is no longer the one that their last pass followed.
     pub fn mark_replanned(self: &Arc<Self>) {
         for records in self.ledger.sandboxes() {
@@ -347,7 +369,8 @@ impl Agent {
                 .workers
                 .with(container, |slot| (slot.heard.take(), std::mem::replace(&mut slot.has_sysctls, false)));
             let Ok(permit) = self.workers.permits.acquire().await else { return };
-            let ended = pass::run(&self, container, cause, has_sysctls).await;
+            // By itself: all who wait for a permit would have room for it.
+            let ended = Box::pin(pass::run(&self, container, cause, has_sysctls)).await;
             drop(permit);
             if cause == Some(Cause::Event) {
                 self.workers.with(container, |slot| slot.pace.looked(!ended.steps.is_empty(), Instant::now()));

@@ -258,6 +258,11 @@ impl PoolSpace {
         &self.usable
     }
 
+    /// All addresses of the pool, taken or not, reserved ones and the gateway too.
+    pub fn total(&self) -> &AddressSet {
+        &self.total
+    }
+
     /// Whether that address can be given.
     pub fn is_free(&self, ip: IpAddr) -> bool {
         self.free.contains(ip)

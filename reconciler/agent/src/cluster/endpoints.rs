@@ -28,6 +28,8 @@ use crate::selection;
 
 /// A sandbox that is made anew gives its addresses back and takes them again: what lasts no longer is not written.
 const SETTLE: Duration = Duration::from_millis(200);
+/// A look is followed by so many times what it took.
+const PART: u32 = 10;
 /// Each write is followed by this pause: twenty a second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Writes on their way at once.
@@ -90,6 +92,7 @@ pub(super) async fn keep(agent: Arc<Agent>) {
     // Of pods that keep their addresses, what is to stand when they have gone.
     let mut kept: BTreeMap<Key, Endpoint> = BTreeMap::new();
     let mut failures = 0_u32;
+    let mut looked = Duration::ZERO;
     let mut retry_at: Option<Instant> = None;
     let stopping = agent.stopping();
     tokio::pin!(stopping);
@@ -118,7 +121,8 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         if retry_at.is_some() || !standing.is_listed || !cluster.is_synced() {
             continue;
         }
-        let settled = tokio::time::sleep(SETTLE);
+        // On a node with very many records a look takes long: it is to take a small part of the time.
+        let settled = tokio::time::sleep(SETTLE.max(looked * PART));
         tokio::pin!(settled);
         loop {
             tokio::select! {
@@ -131,9 +135,11 @@ pub(super) async fn keep(agent: Arc<Agent>) {
             }
         }
         version.mark_unchanged();
+        let began = Instant::now();
         let catalogue = agent.catalogue();
         let is_declared = |pod: &PodRef| selection::pod_marks(&catalogue, pod).is_some();
         let wanted = lasting::wanted(endpoint::all(&agent), &kept, &standing.known, is_declared);
+        looked = began.elapsed();
         was_wanted.extend(wanted.keys().cloned());
         let mut writes = due(&agent, &wanted, &standing, &mut was_wanted).await;
         kept.extend(wanted.iter().filter(|(_, one)| one.is_kept).map(|(key, one)| (key.clone(), one.clone())));

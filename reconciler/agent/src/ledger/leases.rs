@@ -33,6 +33,26 @@ impl Ledger {
         own.chain(state.occupied.iter().map(|(address, _)| address)).collect()
     }
 
+    /// Those of them that the node holds of a pool, and those that are among `also`.
+    pub fn taken_of(&self, pool: &str, also: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let state = self.state();
+        let held = state.leased.set(pool);
+        let mut taken = BTreeSet::new();
+        for (first, last) in held.iter() {
+            taken.extend(state.allocations.range(first..=last).map(|(address, _)| *address));
+            taken.extend(state.reserved.range(first..=last).chain(state.estranged.range(first..=last)));
+        }
+        taken.extend(state.occupied.iter().map(|(address, _)| address).filter(|address| held.contains(*address)));
+        let is_taken = |address: &&IpAddr| {
+            state.allocations.contains_key(*address)
+                || state.reserved.contains(*address)
+                || state.estranged.contains(*address)
+                || state.occupied.contains(**address)
+        };
+        taken.extend(also.iter().filter(is_taken));
+        taken
+    }
+
     /// Lets those look again who wait for an address.
     pub fn wake(&self) {
         self.released.notify_waiters();

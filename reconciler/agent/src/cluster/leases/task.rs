@@ -237,7 +237,7 @@ impl Task {
     fn tell_used(&self) {
         let now = self.now();
         let before = self.keeper(|keeper| keeper.used()).unwrap_or_default();
-        let taken = self.agent.ledger.taken();
+        let taken = self.agent.ledger.taken_of(&self.pool, &before);
         let kept = fixed::kept_of(&self.agent, &self.pool);
         self.keeper(|keeper| keeper.tenant.keep(kept));
         if self.keeper(|keeper| keeper.follow(&taken, &before, now)).unwrap_or(false) {
