@@ -349,9 +349,12 @@ impl Agent {
 
     /// Those sandboxes need a look whose plan is no longer the one that their last pass followed.
     pub fn mark_replanned(self: &Arc<Self>) {
-        for records in self.ledger.sandboxes() {
+        // One whose namespace is gone follows no plan.
+        let gone = self.workers.without_namespace();
+        let all = self.ledger.sandboxes();
+        for records in all.iter().filter(|records| !gone.contains(&records.sandbox.container)) {
             let container = &records.sandbox.container;
-            if self.workers.planned(container).as_deref() != Some(&pass::plan_of(self, &records)) {
+            if self.workers.planned(container).as_deref() != Some(&pass::plan_of(self, records)) {
                 self.mark(container, Cause::Resync);
             }
         }
