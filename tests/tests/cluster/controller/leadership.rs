@@ -113,7 +113,11 @@ fn role(cluster: &mut Cluster) {
     kubectl.apply(SEED).unwrap();
     // The server learns of a role as others do, by a watch of its own.
     let account = "--as=system:serviceaccount:kube-system:dragline-controller";
-    eventually("the role's rights", || kubectl.ask(&["auth", "can-i", "list", "deployments.apps", account], ""));
+    for right in
+        [&["list", "deployments.apps"][..], &["create", "leases.coordination.k8s.io", "--namespace=kube-system"]]
+    {
+        eventually("the role's rights", || kubectl.ask(&[&["auth", "can-i"], right, &[account]].concat(), ""));
+    }
     let controller = Controller::start_as(
         cluster,
         "one",
@@ -132,8 +136,10 @@ fn role(cluster: &mut Cluster) {
     wait_event(&kubectl, "PodCIDRTypeChanged", "default", "to cilium");
     kubectl.ask(&["get", "spiderippool/v4", "--output=name"], "").unwrap();
     kubectl.ask(&["get", "spidermultusconfig/default", "--namespace=kube-system"], "").unwrap();
-    assert_eq!(controller.metric("dragline_controller_request_failures_total"), 0);
-    assert_eq!(controller.metric("dragline_controller_watch_failures_total"), 0);
+    // What breaks off otherwise is taken up again.
+    let log = std::fs::read_to_string(&controller.log).unwrap();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("forbidden")).collect();
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
     let answer = controller.ask("/readyz").unwrap();
     assert!(!answer.contains("not been read"), "{answer}");
 }
