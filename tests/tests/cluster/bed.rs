@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// Trials at a time, each with a cluster of its own as a rule: some 400 MB.
-const TRIALS_AT_ONCE: usize = 3;
+const TRIALS_AT_ONCE: usize = 4;
 
 /// The cluster that trials share, once one has asked for it.
 static SHARED: Mutex<Option<Result<Arc<Cluster>, Arc<ClusterError>>>> = Mutex::new(None);
