@@ -61,12 +61,12 @@ pub(super) fn rows(programs: &Programs, bed: &mut Bed) -> Result<Vec<Row>, Failu
     Ok(vec![
         mean("restored from a dump", many.restored, few.restored),
         mean("agent started until all are verified", many.started, few.started),
-        row("IPAM ADD, durable", &many.add, &few.add).aim(Aim::Ratio(1.25)),
-        row("IPAM DEL, durable", &many.del, &few.del).aim(Aim::Ratio(1.25)),
+        row("IPAM ADD, durable", &many.add, &few.add).aim(Aim::Ratio(1.5)),
+        row("IPAM DEL, durable", &many.del, &few.del).aim(Aim::Ratio(1.5)),
         mean("CPU of the agent for an IPAM ADD and DEL", many.cpu, few.cpu).aim(Aim::Ratio(1.5)),
-        row("chain ADD", &many.chain, &few.chain).aim(Aim::Ratio(1.25)),
+        row("chain ADD", &many.chain, &few.chain).aim(Aim::Ratio(1.5)),
         mean("CPU of the agent for a chain ADD and DEL", many.chain_cpu, few.chain_cpu).aim(Aim::Ratio(1.5)),
-        row("repair after `ip rule flush`", &many.repair, &few.repair).aim(Aim::Ratio(1.25)),
+        row("repair after `ip rule flush`", &many.repair, &few.repair).aim(Aim::Ratio(1.5)),
         Row::size(&with("resident"), many.weight.resident).against("of one", few.weight.resident as f64),
     ])
 }
