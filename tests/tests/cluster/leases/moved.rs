@@ -16,7 +16,10 @@ const SHARDS: &str = "/apis/spiderpool.spidernet.io/v2beta1/spideripshards";
 const A_WHILE: Duration = Duration::from_secs(8);
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![beside_others("leases::s00003_what_pods_have_of_one_pool_no_other_pool_gives", moved)]
+    vec![
+        beside_others("leases::s00003_what_pods_have_of_one_pool_no_other_pool_gives", moved),
+        beside_others("leases::s00003_nor_does_their_own_node_until_they_are_gone", at_home),
+    ]
 }
 
 fn moved(ground: &Ground) {
@@ -57,6 +60,32 @@ fn moved(ground: &Ground) {
         if held.iter().any(|slots| slots.contains(&two.name)) { Err(held.join("; ")) } else { Ok(()) }
     });
     one.stop(&pods[0], &book, PATIENCE).unwrap();
+    assert_right(&fleet, &book);
+}
+
+/// The node that has it of the one pool claims it of the other.
+fn at_home(ground: &Ground) {
+    let fleet = Fleet::start(ground, "home", &pool(22, 2, 1)).unwrap();
+    let (older, younger) = ("home", "home-later");
+    fleet.declare_pool(younger, "10.22.0.0/16", &["10.22.2.0".to_owned()]).unwrap();
+    let [node] = &fleet.nodes[..] else { panic!("one node") };
+    let book = Book::default();
+    let bind = |name: &str, pool: &str| -> Pod {
+        let application = Application { pool, ..fleet.application(name) };
+        application.bind(&ground.objects, [node.name.as_str()]).unwrap().remove(0)
+    };
+    let pods = [bind("a", older), bind("b", older)];
+    let given: Vec<IpAddr> = pods.iter().map(|pod| node.start(pod, &book, PATIENCE).unwrap().0).collect();
+    edit(ground, older, &[&given[1]]);
+    edit(ground, younger, &[&given[0]]);
+    let late = bind("c", younger);
+    let refused = refusal(node.start(&late, &book, A_WHILE));
+    assert!(refused.contains("all IP addresses used out"), "{refused}");
+    node.stop(&pods[0], &book, PATIENCE).unwrap();
+    assert_eq!(node.start(&late, &book, PATIENCE).unwrap().0, given[0]);
+    for pod in [&late, &pods[1]] {
+        node.stop(pod, &book, PATIENCE).unwrap();
+    }
     assert_right(&fleet, &book);
 }
 

@@ -11,7 +11,7 @@ use futures::stream;
 use kube::{Client, ResourceExt};
 use plan::lease::tenant::Reply;
 use plan::lease::{Layout, Shard};
-use schemas::slot::Subject;
+use schemas::slot::{Holder, Subject};
 
 use super::RETRY;
 use crate::agent::Agent;
@@ -40,9 +40,16 @@ struct Witness {
     addresses: Vec<IpAddr>,
 }
 
-/// Which of these addresses of a pool, just claimed, are somebody's by another pool's shards at `now` (seconds since 1970).
-/// It is asked until the API server has told: what is not known is not given.
-pub(super) async fn elsewhere(agent: &Agent, own: &str, addresses: Vec<IpAddr>, now: u64) -> Vec<Elsewhere> {
+/// Which of these addresses of a pool, just claimed for `me`, are somebody else's by another pool's shards at `now` (seconds
+/// since 1970). It is asked until the API server has told: what is not known is not given. What this node itself has is left
+/// to its ledger, which gives nothing twice whatever pool it is of.
+pub(super) async fn elsewhere(
+    agent: &Agent,
+    own: &str,
+    me: &Holder,
+    addresses: Vec<IpAddr>,
+    now: u64,
+) -> Vec<Elsewhere> {
     let Some(cluster) = &agent.cluster else { return Vec::new() };
     let mut witnesses = witnesses(&agent.catalogue(), &cluster.client, own, &addresses);
     let mut found: BTreeMap<IpAddr, Elsewhere> = BTreeMap::new();
@@ -61,7 +68,7 @@ pub(super) async fn elsewhere(agent: &Agent, own: &str, addresses: Vec<IpAddr>, 
                 Reply::Seen(seen) => {
                     let shard = Shard::read(witness.shards.layout, witness.number, &seen.slots);
                     let held = witness.addresses.iter().filter_map(|address| {
-                        let (until, text) = holder(&witness.shards, &shard, *address, now)?;
+                        let (until, text) = holder(&witness.shards, &shard, me, *address, now)?;
                         Some(Elsewhere { address: *address, until, text })
                     });
                     found.extend(held.map(|elsewhere| (elsewhere.address, elsewhere)));
@@ -75,7 +82,8 @@ pub(super) async fn elsewhere(agent: &Agent, own: &str, addresses: Vec<IpAddr>, 
             tokio::time::sleep(RETRY).await;
         }
     }
-    found.into_values().collect()
+    let taken = agent.ledger.taken_of(own, &found.keys().copied().collect());
+    found.into_values().filter(|elsewhere| !taken.contains(&elsewhere.address)).collect()
 }
 
 /// The shards of other pools that may tell of these addresses.
@@ -116,8 +124,8 @@ fn may_have(pool: &Pool, address: IpAddr) -> bool {
     is_edited || pool.ranges.usable().iter().any(is_of)
 }
 
-/// Who has an address by a shard of another pool, until when it is to be left alone; None when nobody.
-fn holder(shards: &Shards, shard: &Shard, address: IpAddr, now: u64) -> Option<(u64, String)> {
+/// Who else has an address by a shard of another pool, until when it is to be left alone; None when nobody.
+fn holder(shards: &Shards, shard: &Shard, me: &Holder, address: IpAddr, now: u64) -> Option<(u64, String)> {
     let (_, place, bit) = shards.layout.place(address)?;
     let later = now.saturating_add(KEPT_SECONDS);
     let pool = &shards.pool;
@@ -129,6 +137,7 @@ fn holder(shards: &Shards, shard: &Shard, address: IpAddr, now: u64) -> Option<(
         // Set aside so that nobody takes it of that pool.
         Subject::Fixed { owner } if owner == fences::OWNER => None,
         Subject::Fixed { owner } => Some((later, format!("pool {pool} keeps it for {owner}"))),
+        Subject::Node(node) if node == me => None,
         Subject::Node(node) => Some((later, format!("node {node} has it of pool {pool}"))),
         // Out of an ended quarantine only a look on the wire leads, which is for the pool that knows of it.
         Subject::Quarantined { until } => Some(((*until).max(later), format!("it is in quarantine in pool {pool}"))),
@@ -188,9 +197,12 @@ mod tests {
             texts[place] = text.into();
         }
         texts[6] = format!("={}", fences::OWNER);
+        (texts[7], texts[8]) = ("me".into(), "me~2".into());
         let shard = Shard::read(layout, 0, &texts);
-        let told = |last: u8| holder(&shards, &shard, IpAddr::from([10, 6, 0, last]), 1000);
-        assert_eq!((told(0), told(6)), (None, None));
+        let me: Holder = "me".parse().unwrap();
+        let told = |last: u8| holder(&shards, &shard, &me, IpAddr::from([10, 6, 0, last]), 1000);
+        assert_eq!((told(0), told(6), told(7)), (None, None, None));
+        assert!(told(8).is_some(), "an earlier incarnation is another one");
         assert_eq!(told(1), Some((1120, "node node-a has it of pool other".into())));
         assert_eq!(told(2), Some((1120, "pool other keeps it for shop/cart-0/net1".into())));
         assert_eq!(told(3).unwrap().0, 5000);

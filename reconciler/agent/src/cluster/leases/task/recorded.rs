@@ -19,25 +19,30 @@ pub(super) const KEY_SUSPECT: &str = "suspect/";
 impl Task {
     /// Until it is durable nothing else goes on here: nothing that is not recorded is given.
     pub(super) async fn record(&mut self, addresses: &[IpAddr], suspect: &[IpAddr]) {
-        let elsewhere = doubt::elsewhere(&self.agent, &self.pool, addresses.to_vec(), self.now().unix).await;
+        let me = self.input.holder.clone();
+        let elsewhere = doubt::elsewhere(&self.agent, &self.pool, &me, addresses.to_vec(), self.now().unix).await;
+        // They are never recorded as the node's: after a kill it would not be known any more whose they are.
+        let is_own = |address: &&IpAddr| !elsewhere.iter().any(|found| found.address == **address);
+        let own: Vec<IpAddr> = addresses.iter().filter(is_own).copied().collect();
+        let suspect: Vec<IpAddr> = suspect.iter().filter(is_own).copied().collect();
         loop {
             let mut change = Change::new();
-            for address in addresses {
+            for address in &own {
                 change = change.delete_catalogue(&format!("{KEY_LEAVING}{address}"));
             }
-            for address in suspect {
+            for address in &suspect {
                 change = change.put_catalogue(&format!("{KEY_SUSPECT}{address}"), &self.pool);
             }
-            match self.agent.ledger.hold(&self.pool, &set_of(addresses), self.input.holder.epoch(), change).await {
+            match self.agent.ledger.hold(&self.pool, &set_of(&own), me.epoch(), change).await {
                 Ok(()) => break,
                 Err(error) => self.not_recorded(&error).await,
             }
         }
         // Lost before, and its own now.
-        addresses.iter().for_each(|address| {
+        own.iter().for_each(|address| {
             self.lost.remove(address);
         });
-        tracing::debug!(pool = self.pool, ?addresses, "addresses are this node's");
+        tracing::debug!(pool = self.pool, addresses = ?own, "addresses are this node's");
         let now = self.now();
         self.keeper(|keeper| {
             // In one go: nobody is given what another pool has.
@@ -51,8 +56,7 @@ impl Task {
             );
             self.cluster(|cluster| cluster.notice(Notice::Occupied(self.pool.clone(), note)));
         }
-        let is_elsewhere = |address: &&IpAddr| elsewhere.iter().any(|found| found.address == **address);
-        suspect.iter().filter(|address| !is_elsewhere(address)).for_each(|address| self.suspects.look_for(*address));
+        suspect.iter().for_each(|address| self.suspects.look_for(*address));
         self.agent.ledger.wake();
     }
 
